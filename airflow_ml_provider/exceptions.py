@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Every error that a caller can act on.
+
+::
+
+    MLProviderError
+    ├── ArtifactError
+    │   ├── UnsupportedTypeError (TypeError)      no codec writes this value
+    │   ├── UnsupportedFormatError (ValueError)   no codec reads this format
+    │   ├── ArtifactNotFoundError (LookupError)   the store does not hold it
+    │   ├── ArtifactCorruptError (ValueError)     the bytes are not those that were written
+    │   ├── SignatureError (ValueError)           an envelope that this deployment did not write
+    │   ├── UntrustedTypeError (TypeError)        reading it would import what nobody allowed
+    │   ├── UnboundReferenceError (RuntimeError)  a reference without a store
+    │   └── StoreError (OSError)                  the object storage refused or is unreachable
+    ├── SettingsError (ValueError)                an option of [ml_provider] is wrong
+    └── TrackingError
+        ├── MlflowUnavailableError (ConnectionError)  no answer from the tracking server
+        ├── MlflowAccessError (PermissionError)       the server refused the credentials
+        ├── ModelNotFoundError (LookupError)          no such model, version or alias
+        ├── NoBaselineError (LookupError)             nothing to compare with, and no bootstrap
+        ├── GateMetricError (LookupError)             a gate names a metric that was not measured
+        └── EmptyEvaluationError (ValueError)         no rows to judge on
+"""
+
+from __future__ import annotations
+
+
+class MLProviderError(Exception):
+    """Root of the errors that this package raises on purpose."""
+
+
+class ArtifactError(MLProviderError):
+    """A value could not be stored or read back exactly."""
+
+
+class UnsupportedTypeError(ArtifactError, TypeError):
+    """No codec writes a value of this type."""
+
+
+class UnsupportedFormatError(ArtifactError, ValueError):
+    """No codec of this installation reads the stored format."""
+
+
+class ArtifactNotFoundError(ArtifactError, LookupError):
+    """The store does not hold what a reference names."""
+
+
+class ArtifactCorruptError(ArtifactError, ValueError):
+    """The stored bytes are not the bytes that were written."""
+
+
+class SignatureError(ArtifactError, ValueError):
+    """An envelope or manifest was not signed with this deployment's key, or was edited."""
+
+
+class UntrustedTypeError(ArtifactError, TypeError):
+    """Reading the value would import or run something that nobody allowed by name."""
+
+
+class UnboundReferenceError(ArtifactError, RuntimeError):
+    """A reference that was made by hand has no store to load from."""
+
+
+class StoreError(ArtifactError, OSError):
+    """The object storage refused a request or could not be reached."""
+
+
+class SettingsError(MLProviderError, ValueError):
+    """An option of ``[ml_provider]`` has a value that cannot be used."""
+
+
+class TrackingError(MLProviderError):
+    """Something about MLflow runs, models or their promotion went wrong."""
+
+
+class MlflowUnavailableError(TrackingError, ConnectionError):
+    """The tracking server did not answer."""
+
+
+class MlflowAccessError(TrackingError, PermissionError):
+    """The tracking server refused the credentials."""
+
+
+class ModelNotFoundError(TrackingError, LookupError):
+    """There is no such model, version or alias."""
+
+
+class NoBaselineError(TrackingError, LookupError):
+    """A gate compares with a baseline that does not exist yet."""
+
+
+class GateMetricError(TrackingError, LookupError):
+    """A gate names a metric that the evaluation did not measure."""
+
+
+class EmptyEvaluationError(TrackingError, ValueError):
+    """There are no rows to judge a model on."""
