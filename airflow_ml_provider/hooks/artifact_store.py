@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From Airflow's configuration and connections to the artifact store."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+
+from airflow_ml_provider.exceptions import SettingsError
+from airflow_ml_provider.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+
+
+class ArtifactStoreHook(BaseHook):
+    """
+    Give tasks, the CLI and the XCom backend the deployment's artifact store.
+
+    :param settings: What to connect to; by default the options of ``[ml_provider]``.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or load_settings()
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The store, one for each root in a process."""
+        return _store_for(self.settings)
+
+
+@functools.lru_cache(maxsize=8)
+def _store_for(settings: Settings) -> ArtifactStore:
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+
+    return ArtifactStore(
+        settings.artifact_root,
+        signing_key=settings.signing_key,
+        options=s3_options(settings.artifact_conn_id) if settings.artifact_root.startswith("s3://") else None,
+        inline_max_bytes=settings.inline_max_bytes,
+        allow_pickle=settings.allow_pickle,
+        verify_on_read=settings.verify_on_read,
+        previews=settings.previews,
+        allowed_classes=settings.allowed_classes,
+    )
+
+
+def s3_options(conn_id: str | None) -> dict[str, Any]:
+    """
+    Turn an Airflow AWS connection into options of the object store.
+
+    Keys come from the connection through boto3, so assumed roles and profiles work as in the amazon
+    provider. Without a connection the client finds the machine's own credentials.
+
+    :raises SettingsError: if the connection is missing or of another type, or the extra is not installed.
+    """
+    if conn_id is None:
+        return {}
+    try:
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
+    except ModuleNotFoundError as exc:
+        if not (exc.name or "").startswith(("airflow.providers.amazon", "boto")):
+            raise
+        raise SettingsError(
+            f"[ml_provider] artifact_conn_id = {conn_id} needs the amazon provider; "
+            "run: pip install 'airflow-ml-provider[s3]'"
+        ) from exc
+
+    connection = BaseHook.get_connection(conn_id)
+    if connection.conn_type != "aws":
+        raise SettingsError(
+            f"[ml_provider] artifact_conn_id names the connection {conn_id!r} of type "
+            f"{connection.conn_type!r}; a connection of type 'aws' is needed"
+        )
+    hook: Any = AwsGenericHook(aws_conn_id=conn_id, client_type="s3")
+    options: dict[str, Any] = {"region": hook.region_name or "us-east-1"}
+    endpoint = hook.conn_config.get_service_endpoint_url("s3") or hook.conn_config.endpoint_url
+    if endpoint:
+        options["endpoint_url"] = endpoint
+        options["allow_http"] = endpoint.startswith("http://")
+    if credentials := hook.get_session().get_credentials():
+        frozen = credentials.get_frozen_credentials()
+        options["access_key_id"] = frozen.access_key
+        options["secret_access_key"] = frozen.secret_key
+        if frozen.token:
+            options["session_token"] = frozen.token
+    return options

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The listener that notes who a task instance is when it starts and writes its record when it ends.
+
+It only observes: what goes wrong here is logged loudly and never fails the user's task.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+log = logging.getLogger(__name__)
+
+
+def _in_task_process(task_instance: Any) -> bool:
+    # The API server calls the same hooks, with a database row, when a user sets a state by hand.
+    return hasattr(task_instance, "get_template_context") and hasattr(task_instance, "bundle_instance")
+
+
+@hookimpl
+def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
+    """Note the data time, names and attempt of a task instance before it runs."""
+    if not _in_task_process(task_instance):
+        return
+    from airflow_ml_provider.xcom import state
+
+    try:
+        state.begin(task_instance.get_template_context())
+    except Exception:
+        log.exception("noting the start of %s failed; its artifacts get default names", task_instance)
+
+
+@hookimpl
+def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:
+    """Record what a successful attempt read and wrote."""
+    _record(task_instance, "success")
+
+
+@hookimpl
+def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any) -> None:
+    """Record what a failed attempt read and wrote before it failed."""
+    _record(task_instance, "failed", error)
+
+
+@hookimpl
+def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:
+    """Record what a skipped attempt read before it skipped."""
+    _record(task_instance, "skipped")
+
+
+def _record(task_instance: Any, outcome: str, error: Any = None) -> None:
+    if not _in_task_process(task_instance):
+        return
+    from airflow_ml_provider.listeners.recording import record_attempt
+    from airflow_ml_provider.xcom import state
+
+    attempt = state.end(task_instance)
+    if attempt is None:
+        return
+    try:
+        record_attempt(attempt, task_instance, outcome, error)
+    except Exception:
+        log.exception("recording the lineage of %s failed; the task itself is not affected", task_instance)

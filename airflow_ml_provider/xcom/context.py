@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a task's context says about who it is and which data time it speaks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.tracking.identity import TaskIdentity
+
+
+def data_interval_of(context: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
+    """Return the run's data interval; None for runs that have none (asset-triggered, partitioned)."""
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    return (start, end) if start is not None and end is not None else None
+
+
+def run_type_of(context: Mapping[str, Any]) -> str:
+    """Return ``scheduled``, ``manual``, ``backfill``, ``asset_triggered`` ..., or an empty string."""
+    run_type = getattr(context.get("dag_run"), "run_type", "")
+    return str(getattr(run_type, "value", run_type))
+
+
+def triggering_extras(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the extras of the asset events that started this run, oldest first."""
+    accessor = context.get("triggering_asset_events")
+    if not accessor:
+        return []
+    events = [event for events in accessor.values() for event in events]
+    events.sort(key=lambda event: event.timestamp)
+    return [dict(event.extra or {}) for event in events]
+
+
+def effective_at_of(context: Mapping[str, Any], explicit: datetime | None = None) -> datetime:
+    """Return the data time this run speaks for (design: "Two clocks"), aware, in UTC."""
+    from airflow_ml_provider.tracking.clocks import effective_at
+
+    by_hand_or_event = run_type_of(context) in ("manual", "asset_triggered")
+    return effective_at(
+        data_interval=data_interval_of(context),
+        partition_date=context.get("partition_date"),
+        partition_key=context.get("partition_key"),
+        logical_date=context.get("logical_date"),
+        triggering_extras=triggering_extras(context) if by_hand_or_event else (),
+        explicit=explicit,
+    )
+
+
+def slice_of(context: Mapping[str, Any]) -> str | None:
+    """Label the slice of data of this run: its partition key or interval end; None if it has neither."""
+    if key := context.get("partition_key"):
+        return str(key)
+    interval = data_interval_of(context)
+    moment = interval[1] if interval else context.get("logical_date")
+    return moment.isoformat() if moment is not None else None
+
+
+def identity_of(context: Mapping[str, Any]) -> TaskIdentity:
+    """Name the task instance and its attempt."""
+    from airflow_ml_provider.tracking.identity import TaskIdentity
+
+    ti = context["ti"]
+    return TaskIdentity(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=ti.try_number,
+        slice=slice_of(context),
+    )

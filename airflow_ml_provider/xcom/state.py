@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the backend, the operators and the listener know about one task instance while it runs.
+
+The state is keyed by task instance and never global to the process: ``dag.test`` runs many task instances
+in one process, and XCom values are serialised outside of the task's context.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_ml_provider.artifacts.refs import Artifact
+from airflow_ml_provider.xcom.context import data_interval_of, effective_at_of
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.refs import ArtifactRef
+
+Key = tuple[str, str, str, int]
+
+
+@dataclass
+class TaskState:
+    """One attempt of one task instance, as far as artifacts are concerned."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    try_number: int = 1
+    effective_at: datetime | None = None
+    data_interval: tuple[datetime, datetime] | None = None
+    artifact: Artifact | None = None
+    context: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    reads: dict[str, ArtifactRef] = field(default_factory=dict)
+    writes: dict[str, ArtifactRef] = field(default_factory=dict)
+    models_read: list[dict[str, Any]] = field(default_factory=list)
+    models_written: list[dict[str, Any]] = field(default_factory=list)
+    saved: dict[int, tuple[Any, ArtifactRef]] = field(default_factory=dict, repr=False)
+    """Values written in this attempt, by identity: the same object under two XCom keys is one version."""
+
+    @property
+    def key(self) -> Key:
+        return (self.dag_id, self.run_id, self.task_id, self.map_index)
+
+
+_states: dict[Key, TaskState] = {}
+
+
+def key_of(ti: Any) -> Key:
+    """Identify a task instance; Airflow writes -1 or None for one that is not mapped."""
+    return (ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+
+
+def begin(context: Mapping[str, Any]) -> TaskState:
+    """Return the state of the task instance in ``context``, starting a new one for a new attempt."""
+    ti = context["ti"]
+    state = _states.get(key_of(ti))
+    if state is None or state.try_number != ti.try_number:
+        dag_id, run_id, task_id, map_index = key_of(ti)
+        state = _states[key_of(ti)] = TaskState(dag_id, run_id, task_id, map_index, ti.try_number)
+    state.context = context
+    state.data_interval = data_interval_of(context)
+    state.effective_at = effective_at_of(context)
+    state.artifact = declared_artifact(context.get("task") or ti.task)
+    return state
+
+
+def find(
+    dag_id: str | None, run_id: str | None, task_id: str | None, map_index: int | None
+) -> TaskState | None:
+    """Return the state of a running task instance, None if no task of that name runs in this process."""
+    key = (dag_id or "", run_id or "", task_id or "", -1 if map_index is None else map_index)
+    return _states.get(key)
+
+
+def end(ti: Any) -> TaskState | None:
+    """Forget a task instance and return what was known about it."""
+    return _states.pop(key_of(ti), None)
+
+
+def current() -> TaskState | None:
+    """Return the state of the task that runs right now; None outside of a task."""
+    from airflow.sdk import get_current_context
+
+    try:
+        context = get_current_context()
+    except RuntimeError:
+        return None
+    return _states.get(key_of(context["ti"])) or begin(context)
+
+
+def outlet_assets(task: Any) -> dict[str, Any]:
+    """Map artifact names to the ``ml-artifact://`` assets among a task's outlets."""
+    found = {}
+    for outlet in getattr(task, "outlets", None) or ():
+        uri = getattr(outlet, "uri", "")
+        if isinstance(uri, str) and uri.startswith("ml-artifact://"):
+            from urllib.parse import unquote
+
+            found[unquote(uri.removeprefix("ml-artifact://"))] = outlet
+    return found
+
+
+def declared_artifact(task: Any) -> Artifact | None:
+    """
+    Find the artifact that a task's return value becomes.
+
+    The operator's own ``artifact``, else ``Artifact(...)`` in the return annotation of its function, else the
+    only ``ArtifactAsset`` among its outlets.
+    """
+    own = getattr(task, "artifact", None)
+    if isinstance(own, Artifact):
+        return own
+    annotated = annotated_artifact(getattr(task, "python_callable", None))
+    if annotated is not None:
+        return annotated
+    names = list(outlet_assets(task))
+    return Artifact(names[0]) if len(names) == 1 else None
+
+
+def annotated_artifact(function: Callable[..., Any] | None) -> Artifact | None:
+    """
+    Read ``Artifact(...)`` from a function's return annotation ``Annotated[T, Artifact(...)]``.
+
+    Only the annotation's metadata counts, so ``T`` may be a name that exists for type checkers alone.
+    """
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    annotation = getattr(function, "__annotations__", {}).get("return")
+    if isinstance(annotation, str):
+        if "Artifact" not in annotation:
+            return None
+        # The annotation is code of the DAG author's own module; names that only type checkers import
+        # stand for themselves.
+        names = _Lenient(getattr(function, "__globals__", {}))
+        try:
+            annotation = eval(annotation, {"__builtins__": __builtins__}, names)  # noqa: S307
+        except Exception as exc:
+            raise TypeError(
+                f"reading the return annotation {annotation!r} of {getattr(function, '__qualname__', function)} "
+                f"failed: {exc}; write Annotated[<type>, Artifact('name')] with names of the module's top level"
+            ) from exc
+    for item in getattr(annotation, "__metadata__", ()) if typing.get_origin(annotation) else ():
+        if isinstance(item, Artifact):
+            return item
+    return None
+
+
+class _Lenient(dict[str, Any]):
+    """Globals in which an unknown name is a placeholder that takes attributes and subscripts."""
+
+    def __missing__(self, name: str) -> Any:
+        import builtins
+
+        return getattr(builtins, name, _Placeholder)
+
+
+class _PlaceholderMeta(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __getitem__(cls, item: Any) -> Any:
+        return cls
+
+
+class _Placeholder(metaclass=_PlaceholderMeta):
+    """Stands for a type that only type checkers know."""

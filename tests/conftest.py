@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One throw-away AIRFLOW_HOME for the whole test session, set before anything imports airflow."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="airflow-ml-tests-"))
+(_HOME / "dags").mkdir()
+
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "MLFLOW_", "AWS_"))]:
+    del os.environ[_name]
+os.environ.update(
+    {
+        "AIRFLOW_HOME": str(_HOME),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(_HOME / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__FERNET_KEY": "",
+        "AIRFLOW__CORE__XCOM_BACKEND": "airflow_ml_provider.xcom.backend.ArtifactXComBackend",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(_HOME / "logs"),
+        "AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT": f"file://{_HOME}/artifacts",
+        "AIRFLOW__ML_PROVIDER__SIGNING_KEY": secrets.token_hex(32),
+        "MPLBACKEND": "Agg",
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Path:
+    """The AIRFLOW_HOME of this test session."""
+    return _HOME
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_airflow_home() -> Iterator[None]:
+    yield
+    shutil.rmtree(_HOME, ignore_errors=True)
