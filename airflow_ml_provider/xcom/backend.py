@@ -162,8 +162,8 @@ def _airflow_serialize(value: Any) -> Any:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
         raise UnsupportedTypeError(
             f"no codec writes a value of type {name}, nor does Airflow's own serialisation; register a codec "
-            "for it (docs/artifacts.md), or return a type that has one: pandas, numpy, pyarrow, scikit-learn, a "
-            "dataclass, a pydantic model, bytes, or the pathlib.Path of a file that you wrote"
+            "for it (docs/artifacts.md), or return one that has a codec: pandas, numpy, pyarrow, "
+            "scikit-learn, a dataclass, a pydantic model, bytes, or the pathlib.Path of a file"
         ) from exc
 
 

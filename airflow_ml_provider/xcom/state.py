@@ -141,9 +141,10 @@ def annotated_artifact(function: Callable[..., Any] | None) -> Artifact | None:
         try:
             annotation = eval(annotation, {"__builtins__": __builtins__}, names)  # noqa: S307
         except Exception as exc:
+            name = getattr(function, "__qualname__", function)
             raise TypeError(
-                f"reading the return annotation {annotation!r} of {getattr(function, '__qualname__', function)} "
-                f"failed: {exc}; write Annotated[<type>, Artifact('name')] with names of the module's top level"
+                f"reading the return annotation {annotation!r} of {name} failed: {exc}; "
+                "write Annotated[<type>, Artifact('name')] with names of the module's top level"
             ) from exc
     for item in getattr(annotation, "__metadata__", ()) if typing.get_origin(annotation) else ():
         if isinstance(item, Artifact):

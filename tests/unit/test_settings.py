@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_ml_provider.exceptions import SettingsError
+from airflow_ml_provider.settings import check_root, derive_key, key_from_file, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings() -> Iterator[None]:
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
+
+
+def option(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"AIRFLOW__ML_PROVIDER__{name.upper()}", value)
+
+
+@pytest.mark.parametrize(
+    ("root", "cleaned"),
+    [
+        pytest.param("file:///data/artifacts/", "file:///data/artifacts", id="trailing slash"),
+        pytest.param("s3://bucket", "s3://bucket", id="bucket alone"),
+        pytest.param("s3://bucket/a/b", "s3://bucket/a/b", id="prefix"),
+    ],
+)
+def test_a_root_is_an_absolute_address(root, cleaned):
+    assert check_root(root) == cleaned
+
+
+@pytest.mark.parametrize("root", ["/data", "data", "file://data", "file://", "s3://", "gs://bucket", ""])
+def test_a_root_that_is_no_absolute_address_is_refused_by_name(root):
+    with pytest.raises(SettingsError, match="artifact_root"):
+        check_root(root)
+
+
+def test_the_default_root_lies_in_airflow_home(monkeypatch, airflow_home):
+    monkeypatch.delenv("AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT")
+    assert load_settings().artifact_root == f"file://{airflow_home}/ml_artifacts"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("inline_max_bytes", "16 KB", "16 KB"),
+        ("inline_max_bytes", "-1", "-1"),
+        ("allow_pickle", "perhaps", "perhaps"),
+        ("verify_on_read", "2", "2"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_was_found(monkeypatch, name, value, found):
+    option(monkeypatch, name, value)
+    with pytest.raises(SettingsError, match=f"{name}.*{found}"):
+        load_settings()
+
+
+def test_a_short_signing_key_is_refused_without_showing_it(monkeypatch):
+    option(monkeypatch, "signing_key", "hunter2")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert "hunter2" not in str(error.value)
+    assert "7 characters" in str(error.value)
+
+
+def test_the_key_comes_from_the_option_then_fernet_then_a_file(monkeypatch, airflow_home):
+    option(monkeypatch, "signing_key", "x" * 40)
+    first = load_settings()
+    assert (first.signing_key_source, first.signing_key) == ("signing_key", derive_key(b"x" * 40))
+
+    option(monkeypatch, "signing_key", "")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "new-key,old-key")
+    load_settings.cache_clear()
+    second = load_settings()
+    assert (second.signing_key_source, second.signing_key) == ("fernet_key", derive_key(b"new-key"))
+
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
+    load_settings.cache_clear()
+    third = load_settings()
+    assert third.signing_key_source == "key file"
+    assert (airflow_home / "ml_provider_signing.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_settings_do_not_show_the_key():
+    settings = load_settings()
+    assert settings.signing_key.hex() not in repr(settings)
+    assert repr(settings.signing_key) not in repr(settings)
+
+
+def test_the_key_file_is_made_once(tmp_path: Path):
+    path = tmp_path / "key"
+    assert key_from_file(path) == key_from_file(path)
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path):
+    path = tmp_path / "key"
+    path.write_text(secrets.token_hex(32))
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        key_from_file(path)
+
+
+def test_an_emptied_key_file_is_refused(tmp_path: Path):
+    path = tmp_path / "key"
+    path.touch(mode=0o600)
+    with pytest.raises(SettingsError, match="holds 0 bytes"):
+        key_from_file(path)
