@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The Airflow plugin of this package, found by the entry point ``airflow.plugins``.
+
+Task processes and every other component load it at start, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from airflow.sdk.plugins_manager import AirflowPlugin
+
+from airflow_ml_provider.listeners import task_listener
+
+
+class MLPlugin(AirflowPlugin):
+    """
+    Registers the listener that records what each attempt read and wrote.
+
+    The links of our operators need no entry here: Airflow finds them on the operators.
+
+    .. versionadded:: 0.1.0
+    """
+
+    name = "airflow_ml_provider"
+    listeners: ClassVar[list[Any]] = [task_listener]
