@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model as it crosses XCom: where it is, not what it is."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+_LOGGED = re.compile(r"models:/(m-[^/@]+)")
+_ALIASED = re.compile(r"models:/([^/@]+)@([^/@]+)")
+_VERSIONED = re.compile(r"models:/([^/@]+)/(\d+)")
+_RUN = re.compile(r"runs:/([^/]+)/.+")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """
+    A reference to a model in MLflow. Small, plain JSON across XCom, and explicit to :meth:`load`.
+
+    :param model_uri: ``models:/m-...``, ``models:/name/3`` or ``models:/name@alias``.
+    :param model_id: MLflow's id of the LoggedModel, ``m-...``.
+    :param mlflow_run_id: The run that trained it.
+    :param flavor: ``sklearn``, ``xgboost``, ``lightgbm`` or ``pyfunc``; how :meth:`load` reads it.
+    :param metrics: The training run's metrics when the model was logged.
+    :param registered_model_name: Set once it is registered, together with ``version``.
+    :param tracking_uri: The server that holds it, without credentials.
+    :param mlflow_conn_id: The Airflow connection that leads there with credentials.
+    :param effective_at: The data time that the model speaks for, ISO 8601.
+    """
+
+    model_uri: str
+    model_id: str | None = None
+    mlflow_run_id: str | None = None
+    experiment_id: str | None = None
+    flavor: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict, hash=False)
+    name: str | None = None
+    registered_model_name: str | None = None
+    version: str | None = None
+    tracking_uri: str | None = None
+    mlflow_conn_id: str | None = None
+    effective_at: str | None = None
+
+    def __repr__(self) -> str:
+        shown = [repr(self.model_uri)]
+        if self.registered_model_name and self.version:
+            shown.append(f"{self.registered_model_name} v{self.version}")
+        if self.flavor:
+            shown.append(f"flavor={self.flavor!r}")
+        return f"ModelRef({', '.join(shown)})"
+
+    @property
+    def alias(self) -> str | None:
+        """The alias in the URI, for a reference that is not resolved to a version yet."""
+        match = _ALIASED.fullmatch(self.model_uri)
+        return match[2] if match else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain JSON. Metrics that JSON has no number for (NaN, infinities) become text."""
+        document = {item.name: getattr(self, item.name) for item in fields(self)}
+        document["metrics"] = {
+            key: value if math.isfinite(value) else str(value) for key, value in self.metrics.items()
+        }
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ModelRef:
+        """Read what :meth:`to_json` gave; fields of a later release are ignored."""
+        if not isinstance(document.get("model_uri"), str):
+            raise ValueError(f"a model reference needs a model_uri, got the keys {sorted(document)}")
+        known = {item.name for item in fields(cls)}
+        given = {key: value for key, value in document.items() if key in known}
+        given["metrics"] = {key: float(value) for key, value in (given.get("metrics") or {}).items()}
+        if given.get("version") is not None:
+            given["version"] = str(given["version"])
+        return cls(**given)
+
+    @classmethod
+    def coerce(cls, value: ModelRef | Mapping[str, Any] | str) -> ModelRef:
+        """
+        Accept what users name a model with: a reference, its JSON, or one of MLflow's URIs.
+
+        :raises TypeError: for anything else.
+        :raises ValueError: for text that is no model URI.
+        """
+        if isinstance(value, ModelRef):
+            return value
+        if isinstance(value, Mapping):
+            return cls.from_json(value)
+        if not isinstance(value, str):
+            raise TypeError(f"a model is a ModelRef, its JSON or a models:/ URI, got {type(value).__name__}")
+        if match := _LOGGED.fullmatch(value):
+            return cls(model_uri=value, model_id=match[1])
+        if match := _VERSIONED.fullmatch(value):
+            return cls(model_uri=value, registered_model_name=match[1], version=match[2])
+        if match := _ALIASED.fullmatch(value):
+            return cls(model_uri=value, registered_model_name=match[1])
+        if match := _RUN.fullmatch(value):
+            return cls(model_uri=value, mlflow_run_id=match[1])
+        raise ValueError(
+            f"{value!r} names no model; use models:/<name>@<alias>, models:/<name>/<version>, "
+            f"models:/m-<id> or runs:/<run id>/<path>"
+        )
+
+    def at(self, *, version: str, registered_model_name: str) -> ModelRef:
+        """The same model as a version of a registered model."""
+        return replace(self, version=str(version), registered_model_name=registered_model_name)
+
+    def load(self, *, as_pyfunc: bool = False) -> Any:
+        """
+        Fetch the model from MLflow.
+
+        The address and credentials come from the Airflow connection where there is one, else from
+        ``tracking_uri`` and MLflow's own ``MLFLOW_TRACKING_*`` environment variables.
+
+        :param as_pyfunc: Give MLflow's generic model, whose ``predict`` checks the signature, in place of
+            the library's own object.
+        """
+        from airflow_ml_provider.tracking.session import session_for
+
+        with session_for(mlflow_conn_id=self.mlflow_conn_id, tracking_uri=self.tracking_uri):
+            import mlflow
+
+            flavor = "pyfunc" if as_pyfunc else self.flavor
+            if flavor is None:
+                stored = mlflow.models.get_model_info(self.model_uri).flavors
+                flavor = next(
+                    (name for name in ("sklearn", "xgboost", "lightgbm") if name in stored), "pyfunc"
+                )
+            return importlib.import_module(f"mlflow.{flavor}").load_model(self.model_uri)
