@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One MLflow run for one task instance, whose status is the task's.
+
+A task instance finds its run by the tag ``airflow.key``, on a retry and after a clear too, and resumes it.
+The instances of a mapped task are children of one parent run. The parent is a folder: it is made by
+whichever instance comes first and is FINISHED from the start, so that it never stays RUNNING for ever.
+
+What a run says of the task:
+
+- success: FINISHED; a skip too, with the tag ``airflow.state`` = ``skipped``;
+- an exception: FAILED;
+- SIGTERM, a timeout, ``sys.exit`` and the like: KILLED;
+- SIGKILL, out of memory: KILLED within seconds, by a small process that outlives the task (see
+  ``watchdog.py``). It works with tracking servers over http(s); with a store such as ``sqlite:///`` such
+  a run stays RUNNING until the retry resumes it. A machine that dies takes the watchdog with it.
+- deferred or to be rescheduled: SCHEDULED, until the task goes on.
+
+Params never change in MLflow. A run that is resumed with other params than before would mix two executions,
+so :meth:`TaskRun.log_params` begins a new run then, which takes over the key; the old one keeps its params,
+metrics and status and gets the tag ``airflow.superseded_by``. Call it first, as what was logged before it
+in the same try stays with the old run (tags and inputs are repeated on the new one).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from airflow_ml_provider.exceptions import TrackingError
+from airflow_ml_provider.tracking.datasets import dataset_inputs
+from airflow_ml_provider.tracking.errors import is_duplicate
+from airflow_ml_provider.tracking.guard import Guard, start_guard
+from airflow_ml_provider.tracking.identity import KEY_TAG, TRY_TAG, TaskIdentity
+from airflow_ml_provider.tracking.session import Credentials, session
+
+#: Tells the attempts at one task instance apart, also in one try (``dag.test`` runs are all try 1).
+ATTEMPT_TAG = "airflow.attempt_id"
+STATE_TAG = "airflow.state"
+FINGERPRINT_TAG = "airflow.fingerprint"
+SUPERSEDED_TAG = "airflow.superseded_by"
+PARENT_TAG = "mlflow.parentRunId"
+# MLflow keeps 6,000 characters of a param.
+_PARAM_CHARACTERS = 6000
+# Airflow's exceptions that end an attempt without failing it, by name: this floor knows no Airflow.
+_WAITS = frozenset({"TaskDeferred", "AirflowRescheduleException"})
+_SKIPS = frozenset({"AirflowSkipException"})
+
+_log = logging.getLogger(__name__)
+
+
+class TaskRun:
+    """The MLflow run of the task instance at hand. Made by :func:`task_run`."""
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        run: Any,
+        resumed: bool,
+        tags: Mapping[str, str],
+        run_name: str,
+        attempt: Mapping[str, str],
+    ) -> None:
+        self._client = client
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        #: Whether an earlier try or clear made the run.
+        self.resumed = resumed
+        #: Tags that only this attempt has.
+        self.attempt = dict(attempt)
+        self._tags = dict(tags)
+        self._run_name = run_name
+        self._params: dict[str, str] = dict(run.data.params) if resumed else {}
+        self._before = (run.info.status, run.info.end_time) if resumed else ("KILLED", None)
+        self._inputs: list[Any] = []
+        self._guard: Guard | None = None
+        self._killed = False
+        self._outdated = False
+
+    def __repr__(self) -> str:
+        return f"TaskRun({self.run_id!r})"
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """
+        Record what the task was called with.
+
+        Params that the run has already, with the same value, cost nothing. A value that an earlier try
+        recorded differently begins a new run (see the module's docstring); ``run_id`` then changes.
+        """
+        from mlflow.entities import Param
+
+        given = {str(key): str(value)[:_PARAM_CHARACTERS] for key, value in params.items()}
+        changed = sorted(
+            key for key, value in given.items() if key in self._params and self._params[key] != value
+        )
+        if changed and self.resumed:
+            self._supersede(f"params changed: {', '.join(changed)}")
+        new = {key: value for key, value in given.items() if self._params.get(key) != value}
+        if new:
+            self._client.log_batch(self.run_id, params=[Param(key, value) for key, value in new.items()])
+            self._params.update(new)
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Record numbers. A re-run adds a value to each metric's history, and the latest is the metric."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        if batch:
+            self._client.log_batch(self.run_id, metrics=batch)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags, which unlike params may change."""
+        from mlflow.entities import RunTag
+
+        given = {str(key): str(value) for key, value in tags.items()}
+        if given:
+            self._tags.update(given)
+            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in given.items()])
+
+    def log_inputs(self, values: Sequence[Any], context: str = "training") -> None:
+        """
+        Record the artifacts, or DataFrames that came from no artifact, that went into the run.
+
+        :param values: ArtifactRefs; nothing is loaded.
+        """
+        inputs = dataset_inputs(values, context=context)
+        if inputs:
+            self._inputs.extend(inputs)
+            self._client.log_inputs(self.run_id, datasets=inputs)
+
+    def kill(self) -> None:
+        """
+        Say that the task is being ended from outside; the run becomes KILLED at once.
+
+        For signal handlers: it takes no lock and sends no request, the watchdog does.
+        """
+        self._killed = True
+        if self._guard is not None:
+            self._guard.tell("kill")
+
+    @property
+    def killed(self) -> bool:
+        """Whether :meth:`kill` was called."""
+        return self._killed
+
+    def _supersede(self, why: str) -> None:
+        import mlflow
+
+        old = self.run_id
+        _log.warning("MLflow run %s is superseded by a new one: %s", old, why)
+        made = self._client.create_run(
+            self.experiment_id, tags={**self._tags, "airflow.supersedes": old}, run_name=self._run_name
+        )
+        self._client.set_tag(old, SUPERSEDED_TAG, made.info.run_id)
+        self._client.delete_tag(old, KEY_TAG)
+        status, end_time = self._before
+        status = "KILLED" if status in {"RUNNING", "SCHEDULED"} else status
+        active = _leave(old, status=status)
+        self._client.set_terminated(old, status=status, end_time=end_time)
+        self.run_id = made.info.run_id
+        self.resumed = False
+        self._params = {}
+        if self._guard is not None:
+            self._guard.tell(f"run {self.run_id}")
+        if active:
+            mlflow.start_run(run_id=self.run_id, nested=True)
+        if self._inputs:
+            self._client.log_inputs(self.run_id, datasets=self._inputs)
+
+
+@contextmanager
+def task_run(
+    client: Any,
+    *,
+    experiment: str,
+    identity: TaskIdentity,
+    run_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    key: str | None = None,
+    credentials: Credentials | None = None,
+    fingerprint: str | None = None,
+) -> Iterator[TaskRun]:
+    """
+    Open the MLflow run of a task instance, as the fluent active run, and close it with the task's status.
+
+    :param client: An ``MlflowClient`` or what ``MlflowHook.client`` gives.
+    :param experiment: Name of the experiment; made if missing.
+    :param run_name: Shown by MLflow; the task, its data slice and map index where not given.
+    :param key: What a retry finds the run by; the task instance where not given.
+    :param credentials: Of the server; the client's where not given.
+    :param fingerprint: Text that is the same for the same code and settings. A run of an earlier try with
+        another fingerprint is superseded as if its params had changed.
+    """
+    from mlflow.tracking import fluent
+
+    address = client.tracking_uri
+    credentials = credentials or getattr(client, "credentials", None) or Credentials()
+    label = getattr(client, "label", None)
+    registry_uri = getattr(client, "registry_uri", None)
+    with session(address, credentials, registry_uri=registry_uri, label=label):
+        experiment_id = find_experiment(client, experiment)
+        attempt = {TRY_TAG: str(identity.try_number), ATTEMPT_TAG: uuid.uuid4().hex}
+        wanted = {
+            "mlflow.source.name": f"{identity.dag_id}.{identity.task_id}",
+            "mlflow.source.type": "JOB",
+            **(tags or {}),
+            **identity.tags(),
+            KEY_TAG: key or identity.key,
+            **attempt,
+        }
+        if fingerprint is not None:
+            wanted[FINGERPRINT_TAG] = fingerprint
+        if identity.mapped:
+            wanted[PARENT_TAG] = _find_parent(client, experiment_id, identity, tags or {})
+        run = _open(client, experiment_id, wanted, attempt=attempt, run_name=run_name or identity.label)
+        chosen_before = getattr(fluent, "_active_experiment_id", None)
+        fluent._active_experiment_id = experiment_id
+        try:
+            run._guard = start_guard(
+                tracking_uri=address, run_id=run.run_id, tags=attempt, credentials=credentials
+            )
+            yield from _watched(client, run)
+        finally:
+            fluent._active_experiment_id = chosen_before
+
+
+def _watched(client: Any, run: TaskRun) -> Iterator[TaskRun]:
+    import mlflow
+
+    owner = os.getpid()
+    status = "FINISHED"
+    failed = True
+    try:
+        mlflow.start_run(run_id=run.run_id, nested=True)
+        if run._outdated:
+            run._supersede("the code or its settings changed")
+        yield run
+        failed = False
+    except BaseException as exc:
+        names = {base.__name__ for base in type(exc).__mro__}
+        if names & _WAITS:
+            status = "SCHEDULED"
+        elif names & _SKIPS:
+            run.set_tags({STATE_TAG: "skipped"})
+        else:
+            status = "FAILED" if isinstance(exc, Exception) else "KILLED"
+        raise
+    finally:
+        if os.getpid() == owner:
+            _end(client, run, "KILLED" if run.killed else status, failed=failed)
+
+
+def find_experiment(client: Any, name: str) -> str:
+    """
+    Give the id of an experiment, made if missing.
+
+    :raises TrackingError: if it was deleted; a task does not undo that.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except Exception as exc:
+            if not is_duplicate(exc):
+                raise
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"MLflow experiment {name!r} ({found.experiment_id}) is deleted; restore it "
+            f"(mlflow experiments restore --experiment-id {found.experiment_id}) or name another one"
+        )
+    return str(found.experiment_id)
+
+
+def find_run(client: Any, experiment_id: str, key: str) -> Any | None:
+    """Give the run that holds a key, whatever its status; None if there is none. One request."""
+    found = client.search_runs(
+        [experiment_id],
+        filter_string=f"tags.`{KEY_TAG}` = '{key}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return found[0] if found else None
+
+
+def _open(
+    client: Any, experiment_id: str, tags: dict[str, str], *, attempt: Mapping[str, str], run_name: str
+) -> TaskRun:
+    from mlflow.entities import RunTag
+
+    found = find_run(client, experiment_id, tags[KEY_TAG])
+    if found is None:
+        made = client.create_run(experiment_id, tags=tags, run_name=run_name)
+        return TaskRun(client, run=made, resumed=False, tags=tags, run_name=run_name, attempt=attempt)
+    run = TaskRun(client, run=found, resumed=True, tags=tags, run_name=run_name, attempt=attempt)
+    old_print = found.data.tags.get(FINGERPRINT_TAG)
+    if FINGERPRINT_TAG in tags and old_print is not None and old_print != tags[FINGERPRINT_TAG]:
+        run._outdated = True
+        tags = {name: value for name, value in tags.items() if name != FINGERPRINT_TAG}
+    for stale in (STATE_TAG, "airflow.closed_by"):
+        if stale in found.data.tags:
+            client.delete_tag(found.info.run_id, stale)
+    client.log_batch(found.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    return run
+
+
+def _find_parent(client: Any, experiment_id: str, identity: TaskIdentity, tags: Mapping[str, str]) -> str:
+    """
+    Give the one parent of all instances of a mapped task.
+
+    Instances start at the same time, so several may find none and make one: each looks again, keeps the
+    earliest and deletes its own if it came later.
+    """
+    key = identity.parent_key
+    filter_string = f"tags.`{KEY_TAG}` = '{key}'"
+    order = ["attributes.start_time ASC"]
+    found = client.search_runs([experiment_id], filter_string=filter_string, max_results=1, order_by=order)
+    if found:
+        return str(found[0].info.run_id)
+    own_tags = {name: value for name, value in identity.tags().items() if name != TRY_TAG}
+    own_tags.pop("airflow.map_index")
+    made = client.create_run(
+        experiment_id,
+        tags={**tags, **own_tags, KEY_TAG: key, "mlflow.source.type": "JOB"},
+        run_name=f"{identity.task_id} {identity.slice or identity.run_id}",
+    )
+    own = str(made.info.run_id)
+    client.set_terminated(own, status="FINISHED")
+    rivals = client.search_runs([experiment_id], filter_string=filter_string, max_results=100, order_by=order)
+    first = min(
+        ((run.info.start_time, str(run.info.run_id)) for run in rivals), default=(made.info.start_time, own)
+    )[1]
+    if first != own:
+        client.delete_run(own)
+    return first
+
+
+def _end(client: Any, run: TaskRun, status: str, *, failed: bool) -> None:
+    guard, run._guard = run._guard, None
+    try:
+        ended = _leave(run.run_id, status="KILLED" if status == "SCHEDULED" else status)
+        if status == "SCHEDULED":
+            client.update_run(run.run_id, status=status)
+        elif not ended:
+            client.set_terminated(run.run_id, status=status)
+    except Exception:
+        if guard is not None and guard.dismiss(f"end {status}", wait=False):
+            _log.exception(
+                "MLflow run %s could not be closed as %s; a watchdog keeps trying for 5 minutes",
+                run.run_id,
+                status,
+            )
+            return
+        if failed:  # the task's own exception must not be hidden by this one
+            _log.exception("MLflow run %s could not be closed as %s", run.run_id, status)
+            return
+        raise
+    if guard is not None:
+        guard.dismiss()
+
+
+def _leave(run_id: str, *, status: str) -> bool:
+    """
+    End a run if it is on MLflow's stack of active runs, after those that user code left open above it.
+
+    :returns: False if user code took it off the stack already.
+    """
+    import mlflow
+    from mlflow.tracking import fluent
+
+    if all(active.info.run_id != run_id for active in fluent._active_run_stack.get()):
+        return False
+    while (active := mlflow.active_run()) is not None:
+        ours = active.info.run_id == run_id
+        mlflow.end_run(status)
+        if ours:
+            break
+    return True

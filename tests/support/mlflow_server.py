@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A real MLflow tracking server on a free loopback port, for tests and the demo.
+
+As a context manager, or in pytest::
+
+    pytest_plugins = ["tests.support.mlflow_server"]  # gives the session fixture ``mlflow_server``
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+START_SECONDS = 120.0
+_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class MlflowServer:
+    """A running server. ``uri`` is what ``mlflow.set_tracking_uri`` takes."""
+
+    uri: str
+    folder: Path
+    pid: int
+    log: Path
+
+
+@contextmanager
+def mlflow_server_in(
+    folder: Path, *, port: int | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[MlflowServer]:
+    """
+    Serve MLflow from a SQLite database and an artifact folder inside ``folder``.
+
+    A folder that was served before goes on with what it holds. The server and all its children are gone
+    when the block is left.
+
+    :param port: A free one where not given.
+    :raises RuntimeError: with the end of its log, if it does not answer ``/health`` in 120 seconds.
+    """
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    uri = f"http://127.0.0.1:{port}"
+    log = folder / "mlflow-server.log"
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        **(env or {}),
+    }
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        environment.pop(name, None)
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
+        *("--port", str(port), "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts"),
+    ]
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_healthy(uri, process, log)
+        yield MlflowServer(uri=uri, folder=folder, pid=process.pid, log=log)
+    finally:
+        _end(process)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """One server for all tests of a session; tests use experiments and models of their own."""
+    with mlflow_server_in(tmp_path_factory.mktemp("mlflow-server")) as server:
+        yield server
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"mlflow server ended with {process.returncode}; its log ends:\n{_tail(log)}")
+        with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=5) as answer:  # noqa: S310
+            if answer.status == 200:
+                return
+        time.sleep(0.2)
+    raise RuntimeError(f"mlflow server at {uri} is not healthy after {START_SECONDS:.0f} s:\n{_tail(log)}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+            break
+    # Children that outlived their parent.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _tail(log: Path, lines: int = 30) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
