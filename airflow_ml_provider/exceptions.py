@@ -21,7 +21,9 @@ Every error that a caller can act on.
         ├── ModelNotFoundError (LookupError)          no such model, version or alias
         ├── NoBaselineError (LookupError)             nothing to compare with, and no bootstrap
         ├── GateMetricError (LookupError)             a gate names a metric that was not measured
-        └── EmptyEvaluationError (ValueError)         no rows to judge on
+        ├── EmptyEvaluationError (ValueError)         no rows to judge on
+        ├── StaleEvaluationError (RuntimeError)       the alias moved since the evaluation was made
+        └── ModelInputError (ValueError)              the data lacks columns that the model needs
 """
 
 from __future__ import annotations
@@ -97,3 +99,11 @@ class GateMetricError(TrackingError, LookupError):
 
 class EmptyEvaluationError(TrackingError, ValueError):
     """There are no rows to judge a model on."""
+
+
+class StaleEvaluationError(TrackingError, RuntimeError):
+    """The alias moved since the evaluation was made, so it compares with what is no longer there."""
+
+
+class ModelInputError(TrackingError, ValueError):
+    """The data lacks columns that the model needs."""
