@@ -1,0 +1,583 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Objects by key, in a folder or in a bucket.
+
+A folder is written through a private file that is flushed and then linked to its final name: readers see all of
+an object or nothing, whenever the writer dies, and of two writers exactly one creates it. A bucket gives the same
+by conditional puts (``If-None-Match: *``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import mmap
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, Protocol
+from urllib.parse import unquote, urlsplit
+
+from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError, StoreError
+
+# An anonymous mapping is not zeroed by hand as a bytearray is, and numpy may later write into it.
+_MAPPED_FROM_BYTES = 1 << 20
+# S3 wants parts for large objects; parts cannot be combined with a conditional put on every server.
+_PARTS_FROM_BYTES = 64 << 20
+_KEY = re.compile(r"[A-Za-z0-9_=.+-]+(/[A-Za-z0-9_=.+-]+)*")
+_TEMPORARY = ".tmp"
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object of a list; ``modified`` is the server's clock, UTC."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+
+
+type_of_data = bytes | bytearray | memoryview | Path | Sequence[memoryview]
+
+
+class _Backend(Protocol):
+    def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
+    def get(self, key: str) -> bytes | mmap.mmap: ...
+    def fetch(self, key: str, target: BinaryIO) -> int: ...
+    def info(self, key: str) -> ObjectInfo | None: ...
+    def delete(self, keys: Sequence[str]) -> None: ...
+    def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]: ...
+    def children(self, prefix: str) -> Iterator[str]: ...
+
+
+class ObjectStore:
+    """
+    Objects under one root.
+
+    :param root: ``file:///folder`` (or a plain absolute path), or ``s3://bucket/prefix``.
+    :param options: For ``s3://``: ``endpoint_url``, ``access_key_id``, ``secret_access_key``, ``session_token``,
+        ``region``, ``allow_http``, ``skip_signature``, ``virtual_hosted_style``, ``credential_provider``,
+        ``timeout``, ``connect_timeout``, ``retry_timeout`` (seconds) and ``max_retries``. Without keys the
+        client finds the machine's own credentials.
+    :raises ValueError: if the root or an option is none of these.
+    """
+
+    def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
+        if root.startswith("/"):
+            root = Path(root).as_uri()
+        parts = urlsplit(root)
+        self.root = root.rstrip("/")
+        self._backend: _Backend
+        if parts.scheme == "file":
+            if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+                raise ValueError(f"a folder is named file:///absolute/path, got {root!r}")
+            self._backend = _Folder(Path(unquote(parts.path)))
+        elif parts.scheme == "s3":
+            if not parts.netloc:
+                raise ValueError(f"a bucket is named s3://bucket/prefix, got {root!r}")
+            self._backend = _Bucket(parts.netloc, unquote(parts.path).strip("/"), dict(options or {}))
+        else:
+            raise ValueError(f"artifact roots begin with file:// or s3://, got {root!r}")
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({self.root!r})"
+
+    def put(self, key: str, data: type_of_data | BinaryIO, *, create_only: bool = True) -> bool:
+        """
+        Write an object, all of it or nothing.
+
+        :param data: Bytes, parts to join, a file's path, or a file open for reading.
+        :param create_only: Leave an existing object alone.
+        :returns: False if it existed already and was left alone.
+        :raises StoreError: if the storage refuses or cannot be reached.
+        """
+        _check(key)
+        parts: Sequence[memoryview] | Path
+        if isinstance(data, Path):
+            parts = data
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            parts = [memoryview(data).cast("B")]
+        elif isinstance(data, Sequence):
+            parts = [memoryview(part).cast("B") for part in data]
+        else:
+            parts = [memoryview(data.read())]
+        return self._backend.put(key, parts, create_only=create_only)
+
+    def get(self, key: str) -> bytes | mmap.mmap:
+        """
+        Read an object; large ones come in a buffer that the caller may write to.
+
+        :raises ArtifactNotFoundError: if there is none.
+        :raises StoreError: if the storage refuses or cannot be reached.
+        """
+        return self._backend.get(_check(key))
+
+    def fetch(self, key: str, target: Path) -> int:
+        """Copy an object to a new local file; returns its size in bytes."""
+        with target.open("xb") as file:
+            return self._backend.fetch(_check(key), file)
+
+    def info(self, key: str) -> ObjectInfo | None:
+        return self._backend.info(_check(key))
+
+    def exists(self, key: str) -> bool:
+        return self.info(key) is not None
+
+    def size(self, key: str) -> int | None:
+        """Size in bytes; None if there is no such object."""
+        found = self.info(key)
+        return None if found is None else found.size_bytes
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are no error."""
+        self._backend.delete([_check(key) for key in keys])
+
+    def list(self, prefix: str, *, after: str | None = None, limit: int | None = None) -> Iterator[ObjectInfo]:
+        """
+        Yield the objects whose keys begin with ``prefix``, in order of their bytes.
+
+        :param prefix: Whole segments, with or without the last ``/``; empty for everything.
+        :param after: Only keys that sort after this one.
+        :param limit: At most so many.
+        """
+        prefix = prefix.rstrip("/")
+        if prefix:
+            _check(prefix)
+        count = 0
+        for entry in self._backend.list(prefix, after):
+            if limit is not None and count >= limit:
+                return
+            count += 1
+            yield entry
+
+    def children(self, prefix: str) -> Iterator[str]:
+        """Yield the distinct next segments below ``prefix`` that hold further segments, in order."""
+        return self._backend.children(_check(prefix.rstrip("/")))
+
+    def get_json(self, key: str) -> Any:
+        """
+        Read a JSON object.
+
+        :raises ArtifactCorruptError: if it is not JSON.
+        """
+        data = self.get(key)
+        try:
+            return json.loads(bytes(data))
+        except ValueError as exc:
+            raise ArtifactCorruptError(f"{self.root}/{key} is not JSON: {exc}; delete it") from exc
+
+    def put_json(self, key: str, doc: Any, create_only: bool = True) -> bool:
+        """Write a JSON object; NaN and infinities are refused."""
+        text = json.dumps(doc, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return self.put(key, text.encode("ascii"), create_only=create_only)
+
+
+def _check(key: str) -> str:
+    if not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
+        raise ValueError(f"not a key of the store: {key!r}")
+    if len(key) > 900:  # S3 allows 1,024 bytes a key, the root's prefix included
+        raise ValueError(f"a key of the store has at most 900 bytes, got {len(key)}: {key[:60]!r}...")
+    return key
+
+
+class _Folder:
+    """Objects as files. Names are ASCII, so sorting text sorts bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _refuse(self, doing: str, exc: OSError) -> NoReturn:
+        why = exc.strerror or str(exc)
+        if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            todo = f"let user id {os.geteuid()} write there, or set [ml_provider] artifact_root to a folder it owns"
+        elif exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            todo = "free space there"
+        else:
+            todo = "check [ml_provider] artifact_root"
+        raise StoreError(f"cannot {doing} under the artifact root {self.path}: {why}; {todo}") from exc
+
+    def _file(self, key: str) -> Path:
+        return self.path / key
+
+    def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool:
+        final = self._file(key)
+        try:
+            if create_only and final.exists():
+                return False
+            holding = self.path / _TEMPORARY
+            holding.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=holding)
+            try:
+                with os.fdopen(descriptor, "wb", buffering=0) as file:
+                    if isinstance(parts, Path):
+                        with parts.open("rb", buffering=0) as source:
+                            shutil.copyfileobj(source, file, 1 << 20)
+                    else:
+                        for part in parts:
+                            _write_all(file.fileno(), part)
+                    os.fchmod(file.fileno(), 0o666 & ~_umask())
+                    # Without it a power cut may leave a name without its content, for ever taken.
+                    os.fsync(file.fileno())
+                final.parent.mkdir(parents=True, exist_ok=True)
+                if not create_only:
+                    os.replace(temporary, final)
+                    return True
+                try:
+                    os.link(temporary, final)
+                except FileExistsError:
+                    return False
+                return True
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+        except OSError as exc:
+            self._refuse(f"write {key}", exc)
+
+    def _open(self, key: str) -> BinaryIO:
+        try:
+            return self._file(key).open("rb", buffering=0)  # type: ignore[return-value]
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise ArtifactNotFoundError(f"{self.path}/{key} is not in the store") from exc
+        except OSError as exc:
+            self._refuse(f"read {key}", exc)
+
+    def get(self, key: str) -> bytes | mmap.mmap:
+        with self._open(key) as file:
+            try:
+                size = os.fstat(file.fileno()).st_size
+                if size < _MAPPED_FROM_BYTES:
+                    return file.read()
+                data = mmap.mmap(-1, size)
+                filled = 0
+                with memoryview(data) as view:
+                    while filled < size:
+                        count = os.readv(file.fileno(), [view[filled : filled + (1 << 30)]])
+                        if not count:
+                            raise ArtifactCorruptError(f"{self.path}/{key} shrank while it was read")
+                        filled += count
+                return data
+            except OSError as exc:
+                self._refuse(f"read {key}", exc)
+
+    def fetch(self, key: str, target: BinaryIO) -> int:
+        with self._open(key) as file:
+            shutil.copyfileobj(file, target, 1 << 20)
+            return os.fstat(file.fileno()).st_size
+
+    def info(self, key: str) -> ObjectInfo | None:
+        try:
+            found = self._file(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            self._refuse(f"read {key}", exc)
+        return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            try:
+                self._file(key).unlink(missing_ok=True)
+            except OSError as exc:
+                self._refuse(f"delete {key}", exc)
+
+    def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:
+        try:
+            yield from self._walk(prefix, after)
+        except OSError as exc:
+            self._refuse(f"list {prefix or 'objects'}", exc)
+
+    def _walk(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:
+        try:
+            with os.scandir(self.path / prefix) as entries:
+                # A folder sorts as its keys do: "a/" after "a-b", because "-" sorts before "/".
+                found = sorted(
+                    ((entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name), entry)
+                    for entry in entries
+                    if prefix or entry.name != _TEMPORARY
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name, entry in found:
+            key = f"{prefix}/{name}" if prefix else name
+            if name.endswith("/"):
+                if after is None or key > after or after.startswith(key):
+                    yield from self._walk(key[:-1], after)
+            elif (after is None or key > after) and entry.is_file(follow_symlinks=False):
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue  # removed since the folder was read
+                yield ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def children(self, prefix: str) -> Iterator[str]:
+        try:
+            with os.scandir(self.path / prefix) as entries:
+                yield from sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as exc:
+            self._refuse(f"list {prefix}", exc)
+
+
+def _write_all(descriptor: int, part: memoryview) -> None:
+    written = 0
+    while written < part.nbytes:
+        # Linux writes at most 2 GiB at once.
+        written += os.write(descriptor, part[written : written + (1 << 30)])
+
+
+def _umask() -> int:
+    # Reading it any other way changes it for all threads for a moment.
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    return 0o022
+
+
+_S3_KEYS = {
+    "endpoint_url": "endpoint",
+    "endpoint": "endpoint",
+    "access_key_id": "access_key_id",
+    "secret_access_key": "secret_access_key",
+    "session_token": "session_token",
+    "region": "region",
+    "skip_signature": "skip_signature",
+    "virtual_hosted_style": "virtual_hosted_style_request",
+    "checksum_algorithm": "checksum_algorithm",
+}
+_OTHER_KEYS = frozenset(
+    {"allow_http", "timeout", "connect_timeout", "retry_timeout", "max_retries", "credential_provider"}
+)
+
+
+class _Bucket:
+    """Objects in S3 or a server that speaks it."""
+
+    def __init__(self, bucket: str, prefix: str, options: dict[str, Any]) -> None:
+        if unknown := sorted(set(options) - set(_S3_KEYS) - _OTHER_KEYS):
+            raise ValueError(
+                f"unknown options for s3://{bucket}: {unknown}; known: {sorted(set(_S3_KEYS) | _OTHER_KEYS)}"
+            )
+        self.bucket = bucket
+        self.prefix = prefix
+        self._options = {key: value for key, value in options.items() if value is not None}
+        self._store: Any = None
+        self._pid = 0
+
+    @property
+    def store(self) -> Any:
+        # The client's threads do not survive a fork, so a forked task makes its own.
+        if self._store is None or self._pid != os.getpid():
+            self._store = self._connect()
+            self._pid = os.getpid()
+        return self._store
+
+    def _connect(self) -> Any:
+        from obstore.store import S3Store
+
+        options = self._options
+        config = {_S3_KEYS[key]: value for key, value in options.items() if key in _S3_KEYS}
+        if config.get("endpoint") and not config.get("region"):
+            config["region"] = "us-east-1"
+        allow_http = options.get("allow_http", str(config.get("endpoint", "")).startswith("http://"))
+        extra = {}
+        if "credential_provider" in options:
+            extra["credential_provider"] = options["credential_provider"]
+        try:
+            return S3Store(
+                self.bucket,
+                prefix=self.prefix or None,
+                config=config,
+                client_options={
+                    "allow_http": bool(allow_http),
+                    "timeout": timedelta(seconds=float(options.get("timeout", 300))),
+                    "connect_timeout": timedelta(seconds=float(options.get("connect_timeout", 5))),
+                },
+                retry_config={
+                    "max_retries": int(options.get("max_retries", 5)),
+                    "retry_timeout": timedelta(seconds=float(options.get("retry_timeout", 30))),
+                    "backoff": {
+                        "init_backoff": timedelta(milliseconds=100),
+                        "max_backoff": timedelta(seconds=5),
+                        "base": 2,
+                    },
+                },
+                **extra,
+            )
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse("connect", exc)
+
+    def _refuse(self, doing: str, exc: Exception) -> NoReturn:
+        raise StoreError(f"cannot {doing} in s3://{self.bucket}: {self._explain(exc)}") from None
+
+    def _explain(self, exc: Exception) -> str:
+        from obstore import exceptions
+
+        text = str(exc)
+        code = next(iter(re.findall(r"<Code>(\w+)</Code>", text)), "")
+        where = self._options.get("endpoint_url") or self._options.get("endpoint")
+        at = f" at {_without_credentials(where)}" if where else ""
+        if code == "NoSuchBucket" or "NoSuchBucket" in text:
+            return f"there is no such bucket{at}; create it, or correct [ml_provider] artifact_root"
+        if (
+            code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken")
+            or isinstance(exc, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError))
+            or "403 Forbidden" in text
+        ):
+            return (
+                f"the server{at} refused the credentials ({code or 'access denied'}); "
+                "check the connection that [ml_provider] artifact_conn_id names, and its rights to the bucket"
+            )
+        if re.search(r"error sending request|ConnectError|connect error|Connect\b|dns error|timed out|TimedOut", text):
+            return f"no answer{at or ' from the endpoint'}; check the endpoint of the connection and the network"
+        first = text.split("\n", 1)[0]
+        for secret in ("access_key_id", "secret_access_key", "session_token"):
+            if value := self._options.get(secret):
+                first = first.replace(str(value), "***")
+        return f"{first[:300]}{at}"
+
+    def _gone(self, key: str, exc: Exception) -> NoReturn:
+        if "NoSuchBucket" in str(exc):
+            self._refuse(f"read {key}", exc)
+        raise ArtifactNotFoundError(f"s3://{self.bucket}/{self._full(key)} is not in the store") from None
+
+    def _full(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        size = parts.stat().st_size if isinstance(parts, Path) else sum(part.nbytes for part in parts)
+        large = size >= _PARTS_FROM_BYTES
+        if large and create_only and self.info(key) is not None:
+            return False
+        data: Any
+        if isinstance(parts, Path):
+            data = parts
+        elif len(parts) == 1:
+            data = parts[0]
+        elif large:
+            data = _slices(parts)
+        else:
+            data = b"".join(parts)
+        try:
+            # Large objects are written in parts, which become visible at once at the end. Should another
+            # writer finish first, it is replaced: by the same content, for keys of large objects are hashes.
+            if large:
+                obstore.put(
+                    self.store, key, data, use_multipart=True, chunk_size=16 << 20, max_concurrency=4
+                )
+            else:
+                obstore.put(
+                    self.store, key, data, mode="create" if create_only else "overwrite", use_multipart=False
+                )
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"write {key}", exc)
+        return True
+
+    def get(self, key: str) -> bytes | mmap.mmap:
+        import obstore
+
+        try:
+            response = obstore.get(self.store, key)
+            size = response.meta["size"]
+            if size < _MAPPED_FROM_BYTES:
+                return bytes(response.bytes())
+            data = mmap.mmap(-1, size)
+            filled = 0
+            for chunk in response.stream(min_chunk_size=4 << 20):
+                data[filled : filled + len(chunk)] = chunk
+                filled += len(chunk)
+        except FileNotFoundError as exc:
+            self._gone(key, exc)
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"read {key}", exc)
+        if filled != size:
+            raise ArtifactCorruptError(f"s3://{self.bucket}/{self._full(key)} ended after {filled} of {size} bytes")
+        return data
+
+    def fetch(self, key: str, target: BinaryIO) -> int:
+        import obstore
+
+        count = 0
+        try:
+            for chunk in obstore.get(self.store, key).stream(min_chunk_size=4 << 20):
+                target.write(chunk)
+                count += len(chunk)
+        except FileNotFoundError as exc:
+            self._gone(key, exc)
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"read {key}", exc)
+        return count
+
+    def info(self, key: str) -> ObjectInfo | None:
+        import obstore
+
+        try:
+            found = obstore.head(self.store, key)
+        except FileNotFoundError as exc:
+            if "NoSuchBucket" in str(exc):
+                self._refuse(f"read {key}", exc)
+            return None
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"read {key}", exc)
+        return ObjectInfo(key, found["size"], found["last_modified"])
+
+    def delete(self, keys: Sequence[str]) -> None:
+        import obstore
+
+        try:
+            if keys:
+                obstore.delete(self.store, list(keys))
+        except FileNotFoundError as exc:
+            if "NoSuchBucket" in str(exc):
+                self._refuse("delete", exc)
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse("delete", exc)
+
+    def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:
+        import obstore
+
+        try:
+            for page in obstore.list(self.store, prefix or None, offset=after, chunk_size=1000):
+                for entry in page:
+                    yield ObjectInfo(entry["path"], entry["size"], entry["last_modified"])
+        except FileNotFoundError as exc:
+            self._refuse(f"list {prefix}", exc)
+        except (ArtifactNotFoundError, GeneratorExit):
+            raise
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"list {prefix}", exc)
+
+    def children(self, prefix: str) -> Iterator[str]:
+        import obstore
+
+        try:
+            found = obstore.list_with_delimiter(self.store, prefix)
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"list {prefix}", exc)
+        yield from sorted(path.rsplit("/", 1)[-1] for path in found["common_prefixes"])
+
+
+def _slices(parts: Sequence[memoryview]) -> Iterator[memoryview]:
+    for part in parts:
+        for start in range(0, part.nbytes, 16 << 20):
+            yield part[start : start + (16 << 20)]
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(str(url))
+    return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="").geturl()
