@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the commands speak: tables for people, JSON and YAML for programs, errors in one line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.cli.simple_table import AirflowConsole
+from airflow.configuration import conf
+from airflow.exceptions import AirflowException
+from airflow.utils.cli import suppress_logs_and_warning
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+from rich.markup import escape
+
+from airflow_ml_provider.exceptions import ArtifactNotFoundError, MLProviderError
+
+FAILED = 1
+NOT_FOUND = 3
+
+
+def command(function: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
+    """
+    Make a command of a function that returns an exit code.
+
+    What users can act on is told in one line on standard error; ``--verbose`` shows the traceback instead.
+    """
+
+    @suppress_logs_and_warning  # type: ignore[untyped-decorator]
+    @providers_configuration_loaded  # type: ignore[untyped-decorator]
+    @functools.wraps(function)
+    def run(args: Namespace) -> None:
+        _find_connections_in_the_metadata_database()
+        try:
+            code = function(args)
+        except (MLProviderError, AirflowException, OSError, ValueError) as exc:
+            if args.verbose:
+                raise
+            code = NOT_FOUND if isinstance(exc, ArtifactNotFoundError) else FAILED
+            say_error(exc)
+        if code:
+            raise SystemExit(code)
+
+    return run  # type: ignore[no-any-return]
+
+
+def say_error(error: object) -> None:
+    """Print an error as one line on standard error."""
+    print("error:", one_line(error), file=sys.stderr)
+
+
+def one_line(text: object) -> str:
+    """Return a text without line breaks; for an exception without words, its type."""
+    return " ".join(str(text).split()) or type(text).__name__
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
+    """Print rows that have the same keys; numbers stay numbers in JSON and YAML."""
+    console = AirflowConsole()
+    if output == "json":
+        console.print_as_json(list(rows))
+    elif output == "yaml":
+        console.print_as_yaml([dict(row) for row in rows])
+    elif output == "plain":
+        console.print_as_plain_table([{key: cell(value) for key, value in row.items()} for row in rows])
+    else:
+        # Square brackets are rich's markup: "[ml_provider]" would vanish.
+        console.print_as_table([{key: escape(cell(value)) for key, value in row.items()} for row in rows])
+
+
+def show_document(document: Mapping[str, Any], output: str) -> None:
+    """Print one thing: as it is in JSON and YAML, as rows of key and value in a table."""
+    console = AirflowConsole()
+    if output == "json":
+        console.print_as_json(dict(document))
+    elif output == "yaml":
+        console.print_as_yaml(dict(document))
+    else:
+        show_rows([{"key": key, "value": value} for key, value in document.items()], output)
+
+
+def cell(value: Any) -> str:
+    """Return what a table shows of a value."""
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={cell(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(cell(item) for item in value)
+    return str(value)
+
+
+def _find_connections_in_the_metadata_database() -> None:
+    """
+    Let connections that were made in the UI be found on machines that have the metadata database.
+
+    Airflow asks it only in processes that call themselves a server. Others, such as workers, have none; then
+    connections come from the environment and the secrets backend, and nothing here needs the database.
+    """
+    address = conf.get("database", "sql_alchemy_conn", fallback="") or ""
+    if address.startswith("sqlite:") and not Path(address.partition(":///")[2]).is_file():
+        return  # asking would leave an empty database behind
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")

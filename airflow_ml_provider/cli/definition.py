@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The commands of ``airflow ml``.
+
+Airflow imports this module at every CLI call, so the commands themselves are imported when they run.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from datetime import UTC, datetime
+
+from airflow.cli.cli_config import (
+    ARG_OUTPUT,
+    ARG_VERBOSE,
+    ActionCommand,
+    Arg,
+    CLICommand,
+    GroupCommand,
+    lazy_load_command,
+    positive_int,
+)
+
+_EXIT_CODES = "Exit code: 0 done; 1 it failed, or a check did; 2 wrong arguments; 3 no such artifact."
+
+
+def moment(text: str) -> datetime:
+    """Read a time; UTC where no zone is given."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"not a time: {text!r}; give for example 2013-05-14T06:00:00+00:00") from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+ARG_STRICT = Arg(("--strict",), help="Exit with 1 on warnings too.", action="store_true")
+ARG_NAME = Arg(("name",), help="Name of the artifact.")
+ARG_OPTIONAL_NAME = Arg(("name",), nargs="?", help="Name of the artifact; without it, all of them.")
+ARG_VERSION = Arg(("--version",), help="Version id; the newest version if not given.")
+ARG_AS_OF = Arg(
+    ("--as-of",),
+    help="The version that was current at this time, e.g. 2013-05-14 or 2013-05-14T06:00:00+00:00 "
+    "(UTC where no zone is given).",
+    type=moment,
+)
+ARG_CLOCK = Arg(
+    ("--clock",),
+    help="Which time --as-of means: data, the time a version speaks for, or wall, when it was written "
+    "(default: data).",
+    choices=("data", "wall"),
+    default="data",
+)
+ARG_LIMIT = Arg(
+    ("--limit",),
+    help="Show or check this many names, or versions of a name (default: 100).",
+    type=positive_int(allow_zero=False),
+    default=100,
+)
+ARG_TO = Arg(
+    ("--to",),
+    help="File or directory to write, or an existing directory to write into (default: here). A table is "
+    "converted if the name ends in .csv or .parquet.",
+    default=".",
+)
+ARG_FORCE = Arg(("--force",), help="Replace what is there.", action="store_true")
+
+ARTIFACTS_COMMANDS = (
+    ActionCommand(
+        name="list",
+        help="List artifacts, or the versions of one",
+        description="List the names of artifacts, each with its newest version; or the versions of one, "
+        "newest first.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.artifacts.list_artifacts"),
+        args=(ARG_OPTIONAL_NAME, ARG_LIMIT, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="show",
+        help="Show a version: what it is, who made it, who read it",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.artifacts.show_artifact"),
+        args=(ARG_NAME, ARG_VERSION, ARG_AS_OF, ARG_CLOCK, ARG_LIMIT, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="get",
+        help="Write a version to a file or directory",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.artifacts.get_artifact"),
+        args=(ARG_NAME, ARG_VERSION, ARG_AS_OF, ARG_CLOCK, ARG_TO, ARG_FORCE, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="verify",
+        help="Compare stored bytes and manifests with their hashes and signatures",
+        description="Read versions back and compare their bytes with the hash and their manifest with the "
+        "signature: one version, the versions of a name, or the newest version of every name.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.artifacts.verify_artifacts"),
+        args=(ARG_OPTIONAL_NAME, ARG_VERSION, ARG_LIMIT, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+)
+
+ML_COMMANDS = (
+    ActionCommand(
+        name="doctor",
+        help="Check that this machine is set up: options, storage, MLflow, signing key",
+        description="Check the options of [ml_provider], the XCom backend, the listener, the signing key, "
+        "that the artifact store can be written, read and deleted from, and that MLflow answers; say what to "
+        "fix.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.doctor.doctor"),
+        args=(ARG_STRICT, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    GroupCommand(name="artifacts", help="Look at stored artifacts", subcommands=ARTIFACTS_COMMANDS),
+)
+
+
+def get_ml_cli_commands() -> list[CLICommand]:
+    """Return the group ``ml``; named in the provider info."""
+    return [
+        GroupCommand(
+            name="ml",
+            help="Artifacts and models of airflow-ml-provider",
+            subcommands=ML_COMMANDS,
+        )
+    ]
