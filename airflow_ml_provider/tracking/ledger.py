@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from airflow_ml_provider.artifacts.keys import segment
+from airflow_ml_provider.artifacts.keys import ledger_key, ledger_prefix
 from airflow_ml_provider.tracking.clocks import moment
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -116,18 +116,19 @@ class Ledger:
 
         :returns: False if the latest move of that data time is this very one, written by an earlier try.
         """
-        prefix = self._prefix(move.registered_model_name, move.alias)
+        prefix = ledger_prefix(move.registered_model_name, move.alias)
         start = prefix + _inverted(move.effective_at)
         latest = next(iter(self._objects.list(prefix, after=start, limit=1)), None)
         if latest is not None and latest.key.startswith(start) and move.same_move(self._read(latest.key)):
             return False
         who = hashlib.sha256(repr(_who(move.actor)).encode()).hexdigest()[:12]
-        key = f"{start}-{_inverted(move.recorded_at)}-{who}{_SUFFIX}"
+        entry_id = f"{_inverted(move.effective_at)}-{_inverted(move.recorded_at)}-{who}"
+        key = ledger_key(move.registered_model_name, move.alias, entry_id)
         return self._objects.put_json(key, move.to_json(), create_only=True)
 
     def history(self, registered_model_name: str, alias: str, *, limit: int | None = None) -> list[AliasMove]:
         """The moves of an alias, the latest in data time first."""
-        found = self._objects.list(self._prefix(registered_model_name, alias), limit=limit)
+        found = self._objects.list(ledger_prefix(registered_model_name, alias), limit=limit)
         return [self._read(item.key) for item in found if item.key.endswith(_SUFFIX)]
 
     def as_of(
@@ -147,7 +148,7 @@ class Ledger:
         moment_asked = moment(when)
         if moment_asked is None:
             raise TypeError(f"when must be a datetime or ISO 8601 text, got {when!r}")
-        prefix = self._prefix(registered_model_name, alias)
+        prefix = ledger_prefix(registered_model_name, alias)
         if clock == "data":
             # Names of moves at this very time go on after this text, so they come after it.
             start = prefix + _inverted(moment_asked)
@@ -170,9 +171,6 @@ class Ledger:
             seen.setdefault(item.key.rpartition("/")[0], item.key)
         moves = [self._read(key) for key in seen.values()]
         return sorted((move.registered_model_name, move.alias) for move in moves)
-
-    def _prefix(self, registered_model_name: str, alias: str) -> str:
-        return f"ledger/{segment(registered_model_name)}/{segment(alias)}/"
 
     def _read(self, key: str) -> AliasMove:
         return AliasMove.from_json(self._objects.get_json(key))

@@ -67,7 +67,7 @@ class TaskRun:
         run_name: str,
         attempt: Mapping[str, str],
     ) -> None:
-        self._client = client
+        self.client = client
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
         #: Whether an earlier try or clear made the run.
@@ -103,7 +103,7 @@ class TaskRun:
             self._supersede(f"params changed: {', '.join(changed)}")
         new = {key: value for key, value in given.items() if self._params.get(key) != value}
         if new:
-            self._client.log_batch(self.run_id, params=[Param(key, value) for key, value in new.items()])
+            self.client.log_batch(self.run_id, params=[Param(key, value) for key, value in new.items()])
             self._params.update(new)
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
@@ -113,7 +113,7 @@ class TaskRun:
         now = int(time.time() * 1000)
         batch = [Metric(key, float(value), now, step) for key, value in metrics.items()]
         if batch:
-            self._client.log_batch(self.run_id, metrics=batch)
+            self.client.log_batch(self.run_id, metrics=batch)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags, which unlike params may change."""
@@ -122,7 +122,7 @@ class TaskRun:
         given = {str(key): str(value) for key, value in tags.items()}
         if given:
             self._tags.update(given)
-            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in given.items()])
+            self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in given.items()])
 
     def log_inputs(self, values: Sequence[Any], context: str = "training") -> None:
         """
@@ -133,7 +133,7 @@ class TaskRun:
         inputs = dataset_inputs(values, context=context)
         if inputs:
             self._inputs.extend(inputs)
-            self._client.log_inputs(self.run_id, datasets=inputs)
+            self.client.log_inputs(self.run_id, datasets=inputs)
 
     def kill(self) -> None:
         """
@@ -155,15 +155,15 @@ class TaskRun:
 
         old = self.run_id
         _log.warning("MLflow run %s is superseded by a new one: %s", old, why)
-        made = self._client.create_run(
+        made = self.client.create_run(
             self.experiment_id, tags={**self._tags, "airflow.supersedes": old}, run_name=self._run_name
         )
-        self._client.set_tag(old, SUPERSEDED_TAG, made.info.run_id)
-        self._client.delete_tag(old, KEY_TAG)
+        self.client.set_tag(old, SUPERSEDED_TAG, made.info.run_id)
+        self.client.delete_tag(old, KEY_TAG)
         status, end_time = self._before
         status = "KILLED" if status in {"RUNNING", "SCHEDULED"} else status
         active = _leave(old, status=status)
-        self._client.set_terminated(old, status=status, end_time=end_time)
+        self.client.set_terminated(old, status=status, end_time=end_time)
         self.run_id = made.info.run_id
         self.resumed = False
         self._params = {}
@@ -172,7 +172,7 @@ class TaskRun:
         if active:
             mlflow.start_run(run_id=self.run_id, nested=True)
         if self._inputs:
-            self._client.log_inputs(self.run_id, datasets=self._inputs)
+            self.client.log_inputs(self.run_id, datasets=self._inputs)
 
 
 @contextmanager

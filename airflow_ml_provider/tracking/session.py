@@ -34,6 +34,11 @@ REQUEST_LIMITS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
+# A task's log is no terminal.
+_QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 _CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -147,7 +152,7 @@ def _apply(variables: Mapping[str, str | None]) -> None:
 def request_environment(credentials: Credentials) -> Iterator[None]:
     """Hold the credentials and the limits on retries while a request runs."""
     wanted: dict[str, str | None] = {
-        name: value for name, value in REQUEST_LIMITS.items() if name not in os.environ
+        name: value for name, value in {**REQUEST_LIMITS, **_QUIET}.items() if name not in os.environ
     }
     wanted.update(credentials.environment())
     frame = _environment.enter(wanted) if wanted else None
