@@ -133,14 +133,14 @@ def annotated_artifact(function: Callable[..., Any] | None) -> Artifact | None:
         function = function.__wrapped__
     annotation = getattr(function, "__annotations__", {}).get("return")
     if isinstance(annotation, str):
-        if "Artifact" not in annotation:
-            return None
         # The annotation is code of the DAG author's own module; names that only type checkers import
         # stand for themselves.
         names = _Lenient(getattr(function, "__globals__", {}))
         try:
             annotation = eval(annotation, {"__builtins__": __builtins__}, names)  # noqa: S307
         except Exception as exc:
+            if "Annotated" not in annotation:
+                return None  # whatever it is, it does not name an artifact
             name = getattr(function, "__qualname__", function)
             raise TypeError(
                 f"reading the return annotation {annotation!r} of {name} failed: {exc}; "
