@@ -80,10 +80,14 @@ class AirflowApi:
         return list(self._pages("/importErrors", "import_errors", {}))
 
     def unpause(self, dag_id: str) -> None:
-        self.request("PATCH", f"/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": False})
+        self.request(
+            "PATCH", f"/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": False}
+        )
 
     def pause(self, dag_id: str) -> None:
-        self.request("PATCH", f"/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": True})
+        self.request(
+            "PATCH", f"/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": True}
+        )
 
     def trigger(self, dag_id: str, *, conf: Json | None = None, logical_date: datetime | None = None) -> str:
         """Start a run by hand; returns its id."""

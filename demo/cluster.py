@@ -2,8 +2,8 @@
 """
 A real Airflow and a real MLflow server on this machine, in one folder.
 
-``LocalCluster`` starts the four components of Airflow (api-server, scheduler, dag-processor, triggerer) and an
-MLflow server under one supervisor process (``demo.supervisor``), on loopback ports, with SQLite and the
+``LocalCluster`` starts the four components of Airflow (api-server, scheduler, dag-processor, triggerer) and
+an MLflow server under one supervisor process (``demo.supervisor``), on loopback ports, with SQLite and the
 LocalExecutor. Nothing of it outlives the cluster, not even when this process is killed.
 """
 
@@ -222,15 +222,25 @@ class LocalCluster:
             "pid": self._supervisor.pid,
             "create_time": psutil.Process(self._supervisor.pid).create_time(),
             "token": token,
+            "owner": {"pid": os.getpid(), "create_time": psutil.Process().create_time()},
             "airflow": self.airflow_url,
             "mlflow": self.mlflow_url,
         }
-        (self.folder / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+        self._write_state(state)
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
+
+    def _write_state(self, state: Mapping[str, Any]) -> None:
+        new = self.folder / f"{STATE_FILE}.new"
+        new.write_text(json.dumps(state, indent=2) + "\n")
+        new.replace(self.folder / STATE_FILE)
 
     def _write_environment_file(self, environment: Mapping[str, str]) -> None:
         """Leave what ``. airflow.env`` needs to use the CLI on this cluster."""
-        ours = {k: v for k, v in environment.items() if k.startswith(("AIRFLOW", "MLFLOW", "NO_PROXY", "no_proxy"))}
+        ours = {
+            k: v
+            for k, v in environment.items()
+            if k.startswith(("AIRFLOW", "MLFLOW", "NO_PROXY", "no_proxy"))
+        }
         ours["MLFLOW_TRACKING_URI"] = self.mlflow_url
         path = self.folder / "airflow.env"
         path.touch(mode=0o600)
@@ -296,7 +306,10 @@ class LocalCluster:
 
     def _mlflow_answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.mlflow_url}/health", trust_env=False, timeout=5).status_code == httpx.codes.OK
+            return (
+                httpx.get(f"{self.mlflow_url}/health", trust_env=False, timeout=5).status_code
+                == httpx.codes.OK
+            )
         return False
 
     def _airflow_is_healthy(self) -> bool:
@@ -307,7 +320,7 @@ class LocalCluster:
         return False
 
     def wait_for_dags(self, dag_ids: Sequence[str], timeout: float = START_TIMEOUT) -> None:
-        """Wait until the DAGs are known. Raises ImportFailedError with the traceback if a file does not import."""
+        """Wait until the DAGs are known. Raises ImportFailedError if a file does not import."""
 
         def known() -> bool:
             if errors := self.airflow.import_errors():
@@ -322,6 +335,7 @@ class LocalCluster:
         self._command(do="keep")
         if not self._kept.wait(10):
             raise StalledError("the supervisor did not say within 10 s that it goes on")
+        self._write_state({**(read_state(self.folder) or {}), "owner": None})
         self._supervisor = None
 
     def stop(self) -> None:
@@ -369,14 +383,21 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     return state if "pid" in state else None
 
 
-def living_supervisor(state: Mapping[str, Any]) -> psutil.Process | None:
-    """Return the supervisor that a state file names; None if it ended, whoever has its pid now."""
+def living(noted: Mapping[str, Any]) -> psutil.Process | None:
+    """Return the process that was noted by pid and start time; None if it ended, whoever has its pid now."""
     with contextlib.suppress(psutil.Error):
-        process = psutil.Process(state["pid"])
-        same = abs(process.create_time() - state["create_time"]) < 1.0
+        process = psutil.Process(noted["pid"])
+        same = abs(process.create_time() - noted["create_time"]) < 1.0
         if same and process.status() != psutil.STATUS_ZOMBIE:
             return process
     return None
+
+
+def owner_of(folder: Path) -> psutil.Process | None:
+    """Return the other process that works with the cluster in ``folder`` right now, if there is one."""
+    owner = (read_state(folder) or {}).get("owner")
+    process = living(owner) if owner else None
+    return None if process is None or process.pid == os.getpid() else process
 
 
 def running_in(folder: Path) -> list[psutil.Process]:
@@ -384,7 +405,7 @@ def running_in(folder: Path) -> list[psutil.Process]:
     folder = folder.resolve()
     if (state := read_state(folder)) is None:
         return []
-    leader = living_supervisor(state)
+    leader = living(state)
     tree = supervisor.Tree(state["pid"], state["token"], str(folder))
     members = list(tree.members(leader_is_alive=leader is not None))
     return [leader, *members] if leader else members
@@ -395,7 +416,7 @@ def stop_in(folder: Path) -> bool:
     found = running_in(folder)
     if not found:
         return False
-    if (state := read_state(folder)) and (leader := living_supervisor(state)):
+    if (state := read_state(folder)) and (leader := living(state)):
         with contextlib.suppress(psutil.Error):
             leader.terminate()
         with contextlib.suppress(psutil.Error):
@@ -413,6 +434,6 @@ def wipe(folder: Path) -> None:
         return
     if any(folder.iterdir()) and not (folder / STATE_FILE).exists():
         raise AlreadyRunningError(
-            f"{folder} is not empty and no earlier cluster made it; give an empty folder, or remove it yourself"
+            f"{folder} is not empty, and no earlier cluster made it; give an empty folder, or remove it"
         )
     shutil.rmtree(folder)

@@ -4,8 +4,9 @@ Own the processes of one local cluster: start them, report their ends, end them 
 
 ``python -m demo.supervisor`` is the leader of a session of its own, so that everything its children start
 (executor workers, tasks in process groups of their own) is found and ended with it, whatever happens to the
-program that asked for it: commands come as lines of JSON on stdin, and the end of stdin means "end everything"
-unless ``keep`` was said before. Standard library and psutil only: it must start at once and never fail to import.
+program that asked for it: commands come as lines of JSON on stdin, and the end of stdin means "end
+everything" unless ``keep`` was said before. Standard library and psutil only: it must start at once and
+never fail to import.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ import psutil  # type: ignore[import-untyped, unused-ignore]
 
 TREE_VARIABLE = "AIRFLOW_ML_DEMO_TREE"  # in the environment of everything we start
 TERMINATE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL; idle executor workers ignore SIGTERM
-DETACHED_GRACE = 4.0  # seconds for what left the session on purpose, such as a watchdog that closes an MLflow run
+DETACHED_GRACE = (
+    4.0  # seconds for what left the session on purpose, such as a watchdog that closes an MLflow run
+)
 POLL_INTERVAL = 0.2  # seconds
 
 
@@ -40,10 +43,11 @@ class Tree:
     folder: str  # every component works in it
 
     def members(self, *, leader_is_alive: bool) -> Iterator[psutil.Process]:
-        """Yield our living processes, the supervisor excepted.
+        """
+        Yield our living processes, the supervisor excepted.
 
-        A session id cannot be given to others while its leader lives. Afterwards it can, so a process must then
-        also work in our folder.
+        A session id cannot be given to others while its leader lives. Afterwards it can, so a process must
+        then also work in our folder.
         """
         for process in psutil.process_iter():
             if process.pid in (self.session, os.getpid()):
@@ -51,10 +55,11 @@ class Tree:
             with contextlib.suppress(psutil.Error, OSError):
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                in_session = os.getsid(process.pid) == self.session
-                if in_session and (leader_is_alive or process.cwd() == self.folder):
-                    yield process
-                elif not in_session and self.marks(process):
+                if os.getsid(process.pid) == self.session:
+                    ours = leader_is_alive or process.cwd() == self.folder
+                else:
+                    ours = self.marks(process)
+                if ours:
                     yield process
 
     def marks(self, process: psutil.Process) -> bool:
