@@ -26,7 +26,7 @@ from typing import Any
 from airflow_ml_provider.exceptions import UnsupportedTypeError
 from airflow_ml_provider.tracking.models import ModelRef
 from airflow_ml_provider.tracking.registry import EFFECTIVE_AT_TAG
-from airflow_ml_provider.tracking.runs import ATTEMPT_TAG, TaskRun
+from airflow_ml_provider.tracking.runs import ATTEMPT_TAG, TaskRun, current_run
 
 FLAVOR_TAG = "airflow.flavor"
 SERIALIZATION_TAG = "airflow.serialization"
@@ -73,7 +73,7 @@ def flavor_of(value: Any) -> str:
 def log_model(
     value: Any,
     *,
-    run: TaskRun,
+    run: TaskRun | None = None,
     name: str = "model",
     X_sample: Any | None = None,
     signature: Any | None = None,
@@ -88,6 +88,7 @@ def log_model(
     Models that an earlier try of the same task instance left in the run are deleted then, unless a version
     of a registered model points at them.
 
+    :param run: The open run; the innermost :func:`task_run` where not given.
     :param X_sample: Rows like those the model was trained on, to tell its signature. Columns that it was
         not trained on (the target) are left out where the model knows its columns.
     :param signature: An MLflow ``ModelSignature``, in place of one told from the sample.
@@ -95,6 +96,7 @@ def log_model(
     :param mlflow_conn_id: Kept in the reference, so that loading it finds credentials.
     :raises UnsupportedTypeError: if no flavor here writes the object.
     """
+    run = run or current_run()
     flavor = flavor_of(value)
     signature = signature if signature is not None else _signature(value, X_sample)
     given: dict[str, Any] = {"name": name, "signature": signature}
@@ -286,7 +288,7 @@ def _with_categories(signature: Any, rows: Any) -> Any:
     if not categories:
         return signature
     specs = [
-        ColSpec(AnyType(), spec.name, required=False) if spec.name in categories else spec
+        ColSpec(AnyType(), spec.name, required=spec.required) if spec.name in categories else spec
         for spec in signature.inputs.inputs
     ]
     return ModelSignature(inputs=Schema(specs), outputs=signature.outputs, params=signature.params)
@@ -335,7 +337,7 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _dag_files_by_value() -> Iterator[None]:
     """Let cloudpickle carry classes of DAG files, whose modules exist only while Airflow parses them."""
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]
 
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("unusual_prefix_")]
     for module in modules:

@@ -30,6 +30,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from airflow_ml_provider.exceptions import TrackingError
@@ -52,6 +53,7 @@ _WAITS = frozenset({"TaskDeferred", "AirflowRescheduleException"})
 _SKIPS = frozenset({"AirflowSkipException"})
 
 _log = logging.getLogger(__name__)
+_current: ContextVar[TaskRun | None] = ContextVar("airflow_ml_provider_task_run", default=None)
 
 
 class TaskRun:
@@ -67,6 +69,7 @@ class TaskRun:
         run_name: str,
         attempt: Mapping[str, str],
     ) -> None:
+        #: What the run was opened with.
         self.client = client
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
@@ -220,6 +223,7 @@ def task_run(
         if identity.mapped:
             wanted[PARENT_TAG] = _find_parent(client, experiment_id, identity, tags or {})
         run = _open(client, experiment_id, wanted, attempt=attempt, run_name=run_name or identity.label)
+        outer = _current.set(run)
         chosen_before = getattr(fluent, "_active_experiment_id", None)
         fluent._active_experiment_id = experiment_id
         try:
@@ -229,6 +233,7 @@ def task_run(
             yield from _watched(client, run)
         finally:
             fluent._active_experiment_id = chosen_before
+            _current.reset(outer)
 
 
 def _watched(client: Any, run: TaskRun) -> Iterator[TaskRun]:
@@ -255,6 +260,20 @@ def _watched(client: Any, run: TaskRun) -> Iterator[TaskRun]:
     finally:
         if os.getpid() == owner:
             _end(client, run, "KILLED" if run.killed else status, failed=failed)
+
+
+def current_run() -> TaskRun:
+    """
+    Give the innermost open :func:`task_run`.
+
+    :raises TrackingError: if there is none.
+    """
+    run = _current.get()
+    if run is None:
+        raise TrackingError(
+            "no MLflow run is open here; use @task.train, ml.tracked or tracking.runs.task_run"
+        )
+    return run
 
 
 def find_experiment(client: Any, name: str) -> str:
