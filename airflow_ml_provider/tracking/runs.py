@@ -31,7 +31,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.exceptions import TrackingError
 from airflow_ml_provider.tracking.datasets import dataset_inputs
@@ -39,6 +39,9 @@ from airflow_ml_provider.tracking.errors import is_duplicate
 from airflow_ml_provider.tracking.guard import Guard, start_guard
 from airflow_ml_provider.tracking.identity import KEY_TAG, TRY_TAG, TaskIdentity
 from airflow_ml_provider.tracking.session import Credentials, session
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
 
 #: Tells the attempts at one task instance apart, also in one try (``dag.test`` runs are all try 1).
 ATTEMPT_TAG = "airflow.attempt_id"
@@ -81,7 +84,8 @@ class TaskRun:
         self._run_name = run_name
         self._params: dict[str, str] = dict(run.data.params) if resumed else {}
         self._before = (run.info.status, run.info.end_time) if resumed else ("KILLED", None)
-        self._inputs: list[Any] = []
+        #: The datasets that this attempt logged.
+        self.inputs: list[DatasetInput] = []
         self._guard: Guard | None = None
         self._killed = False
         self._outdated = False
@@ -133,10 +137,13 @@ class TaskRun:
 
         :param values: ArtifactRefs; nothing is loaded.
         """
-        inputs = dataset_inputs(values, context=context)
+        self.log_datasets(dataset_inputs(values, context=context))
+
+    def log_datasets(self, inputs: Sequence[DatasetInput]) -> None:
+        """Record datasets in MLflow's own words."""
         if inputs:
-            self._inputs.extend(inputs)
-            self.client.log_inputs(self.run_id, datasets=inputs)
+            self.inputs.extend(inputs)
+            self.client.log_inputs(self.run_id, datasets=list(inputs))
 
     def kill(self) -> None:
         """
@@ -174,8 +181,8 @@ class TaskRun:
             self._guard.tell(f"run {self.run_id}")
         if active:
             mlflow.start_run(run_id=self.run_id, nested=True)
-        if self._inputs:
-            self.client.log_inputs(self.run_id, datasets=self._inputs)
+        if self.inputs:
+            self.client.log_inputs(self.run_id, datasets=self.inputs)
 
 
 @contextmanager
