@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from airflow_ml_provider.artifacts.store import ArtifactStore
 
 from airflow_ml_provider.settings import derive_key
 from demo.errors import ApiError, DemoError
@@ -188,6 +187,8 @@ def collect(
 
     :param training: DAG id of the trainings; ``scoring`` and ``evaluation`` likewise.
     """
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+
     airflow = cluster.airflow
     trainings = airflow.dag_runs(training, state="success")
     decisions = [found for run in trainings if (found := decision_of(airflow, run))]

@@ -84,8 +84,9 @@ def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
 class Supervisor:
     """The loop: commands in, ends of processes out."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, grace: float = TERMINATE_GRACE) -> None:
         self.tree = tree
+        self.grace = grace
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.last: set[str] = set()
         self.keeps = False
@@ -151,9 +152,9 @@ class Supervisor:
     def end(self) -> None:
         """End everything, what others depend on last."""
         kept = self.last_processes()
-        self.end_these(kept, detached=False, grace=TERMINATE_GRACE)
+        self.end_these(kept, detached=False, grace=self.grace)
         self.wait_for_detached(kept)
-        self.end_these(set(), detached=True, grace=TERMINATE_GRACE / 2)
+        self.end_these(set(), detached=True, grace=self.grace / 2)
         self.report(event="stopped")
 
     def last_processes(self) -> set[int]:
@@ -184,7 +185,8 @@ class Supervisor:
 
 
 def main() -> int:
-    supervisor = Supervisor(Tree(os.getpid(), os.environ[TREE_VARIABLE], str(Path.cwd())))
+    grace = float(sys.argv[1]) if len(sys.argv) > 1 else TERMINATE_GRACE
+    supervisor = Supervisor(Tree(os.getpid(), os.environ[TREE_VARIABLE], str(Path.cwd())), grace)
 
     def stop(*_: object) -> None:
         supervisor.stopping = True

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from demo.errors import DemoError
+from demo.story import BACKFILL_DAYS, days_around_a_change, decision_text, name_of
+from demo.summary import Decision
+
+
+def decided(
+    effective_at: str | None,
+    version: str | None = None,
+    previous: str | None = None,
+    *,
+    promoted: bool = True,
+) -> Decision:
+    return Decision(
+        month=str(effective_at)[:7],
+        run_id="r",
+        promoted=promoted,
+        version=version,
+        previous_version=previous,
+        effective_at=effective_at,
+        reasons=["roc_auc 0.61 is below the champion's 0.62"],
+        metrics={"roc_auc": 0.61},
+        baseline_metrics=None,
+        rows=10,
+    )
+
+
+def champion_at(moment: datetime, decisions: list[Decision]) -> str | None:
+    """The rule of design.md: a champion counts from its effective_at on."""
+    moves = [d for d in decisions if d.promoted and datetime.fromisoformat(str(d.effective_at)) <= moment]
+    return max(moves, key=lambda d: str(d.effective_at)).version if moves else None
+
+
+@pytest.mark.parametrize(
+    "decisions",
+    [
+        pytest.param(
+            [decided("2013-03-01T00:00:00Z", "1"), decided("2013-04-01T00:00:00Z", "2", "1")], id="one change"
+        ),
+        pytest.param(
+            [
+                decided("2013-06-01T00:00:00+00:00", "3", "2"),
+                decided("2013-04-01T00:00:00+00:00", promoted=False),
+                decided("2013-05-01T00:00:00+00:00", "2", "1"),
+                decided("2013-03-01T00:00:00+00:00", "1"),
+            ],
+            id="several changes, out of order, and a rejection",
+        ),
+    ],
+)
+def test_the_days_show_both_champions_of_the_first_change(decisions: list[Decision]) -> None:
+    first, last, _ = days_around_a_change(decisions)
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    assert len(days) == BACKFILL_DAYS
+    champions = [champion_at(day + timedelta(days=1), decisions) for day in days]
+    assert champions == ["1"] * 7 + ["2"] * 7
+
+
+def test_a_single_champion_is_evaluated_from_its_first_day_on() -> None:
+    first, last, why = days_around_a_change([decided("2013-03-01T00:00:00Z", "1")])
+    assert (first, last) == (datetime(2013, 2, 28, tzinfo=UTC), datetime(2013, 3, 13, tzinfo=UTC))
+    assert "the only champion" in why
+
+
+def test_without_a_champion_there_is_nothing_to_evaluate() -> None:
+    with pytest.raises(DemoError, match="no training promoted"):
+        days_around_a_change([decided("2013-03-01T00:00:00Z", promoted=False)])
+
+
+@pytest.mark.parametrize(
+    ("decision", "text"),
+    [
+        (decided("2013-03-01", "1"), "version 1 is champion, roc_auc 0.6100"),
+        (decided("2013-03-01", "2", "1"), "version 2 is champion after version 1, roc_auc 0.6100"),
+        (decided("2013-03-01", promoted=False), "rejected: roc_auc 0.61 is below the champion's 0.62"),
+    ],
+)
+def test_a_decision_is_told_in_one_line(decision: Decision, text: str) -> None:
+    assert decision_text(decision) == text
+
+
+@pytest.mark.parametrize(
+    ("logical_date", "map_index", "name"),
+    [
+        ("2013-02-01T00:00:00Z", -1, "d.t of 2013-02-01"),
+        (None, 3, "d.t[3] of 2026-01-02"),
+    ],
+)
+def test_a_task_is_named_by_its_data_or_else_its_start(
+    logical_date: str | None, map_index: int, name: str
+) -> None:
+    task = {
+        "dag_id": "d",
+        "task_id": "t",
+        "map_index": map_index,
+        "logical_date": logical_date,
+        "run_after": "2026-01-02T10:00:00Z",
+    }
+    assert name_of(task) == name
