@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``npy-v1``: numpy's own format (numpy.lib.format), never with Python objects inside."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np  # noqa: TID253 - this module is imported on first use
+from numpy.lib import format as npy
+
+from airflow_ml_provider.artifacts import preview
+from airflow_ml_provider.artifacts.codecs.registry import Encoded, Stored
+from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError
+
+
+def _check(dtype: np.dtype[Any]) -> None:
+    if dtype.hasobject:
+        raise UnsupportedTypeError(
+            f"an array of dtype {dtype} holds Python objects, which only pickle could store; give it a numeric or "
+            "text dtype (array.astype(...)), or return a list or a DataFrame"
+        )
+    try:
+        kept = npy.descr_to_dtype(npy.dtype_to_descr(dtype)) == dtype and dtype.kind != "T"
+    except (TypeError, ValueError):
+        kept = False
+    if not kept or dtype.metadata or dtype.isalignedstruct:
+        raise UnsupportedTypeError(
+            f"an array of dtype {dtype!r} would come back with another dtype; "
+            "convert it first (array.astype(...)), text for example to '<U20'"
+        )
+
+
+def _header(array: np.ndarray[Any, Any], *, fortran: bool) -> bytes:
+    file = io.BytesIO()
+    npy._write_array_header(  # type: ignore[attr-defined]
+        file,
+        {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": fortran, "shape": array.shape},
+    )
+    return file.getvalue()
+
+
+def to_parts(array: np.ndarray[Any, Any]) -> list[memoryview]:
+    """
+    Lay an array out as the parts of a ``.npy`` file, without copying it where it is contiguous.
+
+    :raises UnsupportedTypeError: if its dtype would not come back as it is.
+    """
+    _check(array.dtype)
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    laid_out = array.T if fortran else np.ascontiguousarray(array)
+    flat = laid_out.reshape(-1).view(np.uint8) if array.size and array.itemsize else np.empty(0, np.uint8)
+    return [memoryview(_header(array, fortran=fortran)), memoryview(flat)]
+
+
+def from_buffer(data: memoryview) -> np.ndarray[Any, Any]:
+    """Read a ``.npy`` file; the array is writable and keeps ``data`` if that is writable."""
+    head = io.BytesIO(data[: 1 << 16])
+    version = npy.read_magic(head)
+    reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ArtifactCorruptError(f"an array in version {version} of the npy format")
+    if version == (3, 0):  # names of fields in UTF-8
+        shape, fortran, dtype = npy._read_array_header(head, version)  # type: ignore[attr-defined]
+    else:
+        shape, fortran, dtype = reader(head, max_header_size=1 << 16)
+    if dtype.hasobject:
+        raise ArtifactCorruptError("an array of Python objects, which this store never writes")
+    count = int(np.prod(shape, dtype=np.int64))
+    body = data[head.tell() :]
+    if body.nbytes != count * dtype.itemsize:
+        raise ArtifactCorruptError(f"an array of {count * dtype.itemsize} bytes, got {body.nbytes}")
+    if not count or not dtype.itemsize:
+        return np.zeros(shape, dtype, order="F" if fortran else "C")
+    flat: np.ndarray[Any, Any] = np.frombuffer(body, dtype=dtype, count=count)
+    if not flat.flags.writeable:
+        flat = flat.copy()
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def dump(value: np.ndarray[Any, Any]) -> Encoded:
+    shown = value.reshape(-1)[:8] if value.flags.c_contiguous else value.flat[:8]
+    return Encoded(
+        parts=to_parts(value),
+        schema={"shape": list(value.shape), "dtype": str(value.dtype)[:400]},
+        preview=preview.fit([preview.cell(item) for item in shown.tolist()]) if value.size else None,
+        type="numpy.ndarray",
+    )
+
+
+def load(data: memoryview, info: Stored) -> np.ndarray[Any, Any]:
+    return from_buffer(data)

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which codec writes a type, and which reads a format.
+
+Entries hold names, so a worker that never meets a data frame never imports pandas. A package adds its own through
+the entry point group ``airflow_ml_provider.codecs``, each naming a :class:`CodecEntry`; they are looked at only when
+a type or format is met that nobody here knows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from airflow_ml_provider.artifacts.envelope import check_format
+from airflow_ml_provider.exceptions import UnsupportedFormatError, UnsupportedTypeError
+
+ENTRY_POINT_GROUP = "airflow_ml_provider.codecs"
+
+
+@dataclass(frozen=True)
+class CodecEntry:
+    """
+    A format and the types it stores.
+
+    The module has ``dump(value)``, which returns bytes or :class:`Encoded`, and ``load(data, info)``, which
+    takes a ``memoryview`` and a :class:`Stored` and returns the value. Its ``dump`` gives the same bytes for the
+    same value, so that equal content is stored once. A module with ``READS_FILES = True`` gets the path of a
+    private local file in place of the ``memoryview``.
+
+    :param format: Stored beside the bytes, stable for ever, like ``parquet-v1``. A changed layout is a new format.
+    :param type_names: ``module.qualname`` of exactly the types that it writes.
+    :param module: Dotted path, imported on first use.
+    :param base_type_names: Also writes subclasses of these.
+    """
+
+    format: str
+    type_names: tuple[str, ...]
+    module: str
+    base_type_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_format(self.format)
+
+    def load_module(self) -> ModuleType:
+        """
+        Import the codec.
+
+        :raises UnsupportedFormatError: if the library that it needs is not installed.
+        """
+        try:
+            return importlib.import_module(self.module)
+        except ModuleNotFoundError as exc:
+            missing = (exc.name or "").split(".")[0]
+            if not missing or self.module.split(".")[0] == missing:
+                raise
+            package = {"sklearn": "scikit-learn"}.get(missing, missing)
+            raise UnsupportedFormatError(
+                f"the format {self.format!r} needs {missing!r}, which is not installed here; "
+                f"run: pip install {package}"
+            ) from exc
+
+
+@dataclass
+class Encoded:
+    """
+    A value as bytes.
+
+    :param parts: Buffers to join, or a local file.
+    :param schema: What the value looks like, as small JSON; the same on every write of the value.
+    :param preview: Its beginning, as small JSON.
+    :param type: Name of the value's type; found from the value if empty.
+    :param temporary: The local file was made for this write, and is removed after it.
+    """
+
+    parts: Sequence[memoryview] | Path
+    schema: dict[str, Any] | None = None
+    preview: Any = None
+    type: str = ""
+    temporary: bool = False
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a codec may know of the bytes it reads. All of it was signed."""
+
+    name: str
+    type: str
+    schema: dict[str, Any] | None = None
+    allowed_classes: tuple[str, ...] = field(default=())
+
+
+_CODECS = "airflow_ml_provider.artifacts.codecs"
+_BUILT_IN = (
+    CodecEntry("bytes-v1", ("builtins.bytes", "builtins.bytearray"), f"{_CODECS}.raw"),
+    CodecEntry("json-v1", (), f"{_CODECS}.jsontext"),
+    CodecEntry("tree-v1", (), f"{_CODECS}.jsontext"),
+    CodecEntry(
+        "arrow-v1",
+        (
+            "pandas.DataFrame",
+            "pandas.core.frame.DataFrame",  # pandas 2
+            "pandas.Series",
+            "pandas.core.series.Series",
+            *(
+                f"pandas{home}.{name}"
+                for home, name in (
+                    ("", "Index"),
+                    ("", "RangeIndex"),
+                    ("", "MultiIndex"),
+                    ("", "CategoricalIndex"),
+                    ("", "DatetimeIndex"),
+                    ("", "TimedeltaIndex"),
+                    ("", "PeriodIndex"),
+                    ("", "IntervalIndex"),
+                    (".core.indexes.base", "Index"),
+                    (".core.indexes.range", "RangeIndex"),
+                    (".core.indexes.multi", "MultiIndex"),
+                    (".core.indexes.category", "CategoricalIndex"),
+                    (".core.indexes.datetimes", "DatetimeIndex"),
+                    (".core.indexes.timedeltas", "TimedeltaIndex"),
+                    (".core.indexes.period", "PeriodIndex"),
+                    (".core.indexes.interval", "IntervalIndex"),
+                )
+            ),
+            "pyarrow.lib.Table",
+            "pyarrow.lib.RecordBatch",
+        ),
+        f"{_CODECS}.arrow",
+    ),
+    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy"),
+    CodecEntry(
+        "file-v1",
+        ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13
+        f"{_CODECS}.files",
+    ),
+    CodecEntry("directory-v1", (), f"{_CODECS}.directories"),
+    CodecEntry("skops-v1", (), f"{_CODECS}.skops", base_type_names=("sklearn.base.BaseEstimator",)),
+)
+
+_lock = threading.Lock()
+_by_format: dict[str, CodecEntry] = {}
+_by_type: dict[str, CodecEntry] = {}
+_by_base: dict[str, CodecEntry] = {}
+_plugins_read = False
+
+
+def register_codec(entry: CodecEntry) -> None:
+    """
+    Add a codec to this process.
+
+    :raises ValueError: if another one has the format, or writes one of the types.
+    """
+    with _lock:
+        _add(entry)
+
+
+def _add(entry: CodecEntry) -> None:
+    if _by_format.get(entry.format) == entry:
+        return
+    if entry.format in _by_format:
+        raise ValueError(f"the format {entry.format!r} is taken by {_by_format[entry.format].module}")
+    for table, names in ((_by_type, entry.type_names), (_by_base, entry.base_type_names)):
+        for name in names:
+            if name in table:
+                raise ValueError(f"{name} is written by the codec of {table[name].format!r} already")
+    _by_format[entry.format] = entry
+    _by_type.update(dict.fromkeys(entry.type_names, entry))
+    _by_base.update(dict.fromkeys(entry.base_type_names, entry))
+
+
+for _entry in _BUILT_IN:
+    _add(_entry)
+
+
+def _read_plugins() -> bool:
+    """Add the codecs of other packages; False if that was done before."""
+    global _plugins_read  # noqa: PLW0603
+    with _lock:
+        if _plugins_read:
+            return False
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=ENTRY_POINT_GROUP):
+            found = point.load()
+            for entry in found if isinstance(found, (list, tuple)) else [found]:
+                if not isinstance(entry, CodecEntry):
+                    raise TypeError(f"entry point {point.value!r} of {ENTRY_POINT_GROUP} names no CodecEntry")
+                _add(entry)
+        _plugins_read = True
+        return True
+
+
+def type_name(value_type: type) -> str:
+    return f"{value_type.__module__}.{value_type.__qualname__}"
+
+
+def _find(value_type: type) -> CodecEntry | None:
+    if found := _by_type.get(type_name(value_type)):
+        return found
+    for base in value_type.__mro__[1:]:
+        if found := _by_base.get(type_name(base)):
+            return found
+    return None
+
+
+def codec_for(value: Any, *, look_further: bool = True) -> CodecEntry | None:
+    """
+    Find the codec that writes a value of exactly this type.
+
+    :param look_further: Ask other packages if no codec here writes it.
+    """
+    found = _find(type(value))
+    if found is None and look_further and _read_plugins():
+        found = _find(type(value))
+    return found
+
+
+def codec_of(format: str) -> CodecEntry:
+    """
+    Find the codec of a format.
+
+    :raises UnsupportedFormatError: if nobody registered it.
+    """
+    if format not in _by_format:
+        _read_plugins()
+    if format not in _by_format:
+        raise UnsupportedFormatError(
+            f"no codec reads the format {format!r}; known formats: {', '.join(sorted(_by_format))}. "
+            "Install the package that brings it, or a newer airflow-ml-provider"
+        )
+    return _by_format[format]
+
+
+def refuse(value: Any, where: str) -> UnsupportedTypeError:
+    """Say that no codec writes ``value``, and what to do."""
+    return UnsupportedTypeError(
+        f"no codec writes {type_name(type(value))} ({where}), and values are never pickled; return a DataFrame, "
+        "an array, an estimator, a dataclass, plain JSON or a pathlib.Path to a file that holds it, or register "
+        "a codec: airflow_ml_provider.artifacts.codecs.registry.register_codec"
+    )
+
+
+_PUBLIC_HOMES = ("pandas", "pyarrow", "pathlib")
+
+
+def public_type_name(value_type: type) -> str:
+    """Name a type as users do: ``pandas.DataFrame`` in any release of pandas, ``dict`` without its module."""
+    home = value_type.__module__.split(".")[0]
+    if home == "builtins":
+        return value_type.__qualname__
+    if home == "pathlib":
+        return "pathlib.Path"
+    if home in _PUBLIC_HOMES:
+        return f"{home}.{value_type.__qualname__}"
+    return type_name(value_type)

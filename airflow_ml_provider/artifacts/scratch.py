@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Local copies of files for as long as the process runs."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+_NAME = re.compile(r"airflow-ml-(\d+)-")
+_lock = threading.Lock()
+_folder: Path | None = None
+_owner = 0
+
+
+def folder() -> Path:
+    """A new empty folder of mode 0700 that is removed when this process ends."""
+    global _folder, _owner  # noqa: PLW0603
+    with _lock:
+        if _folder is None or _owner != os.getpid() or not _folder.is_dir():
+            _sweep(Path(tempfile.gettempdir()))
+            _folder = Path(tempfile.mkdtemp(prefix=f"airflow-ml-{os.getpid()}-"))
+            _owner = os.getpid()
+            atexit.register(_remove, _folder, _owner)
+        return Path(tempfile.mkdtemp(dir=_folder))
+
+
+def remove_local_copies() -> None:
+    """Remove the files that this process loaded from the store, before it ends."""
+    global _folder  # noqa: PLW0603
+    with _lock:
+        if _folder is not None:
+            _remove(_folder, _owner)
+            _folder = None
+
+
+def _remove(path: Path, owner: int) -> None:
+    if owner == os.getpid():  # a forked child ends before its parent
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed processes of this user left behind."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(parent):
+            match = _NAME.match(entry.name)
+            if match is None or entry.is_symlink() or entry.stat().st_uid != os.geteuid():
+                continue
+            try:
+                os.kill(int(match[1]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(entry.path, ignore_errors=True)
+            except (OSError, OverflowError):
+                continue

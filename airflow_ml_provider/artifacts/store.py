@@ -1,0 +1,506 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values in object storage: saved once, listed by name, read back exactly or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from airflow_ml_provider.artifacts import keys, limits, scratch
+from airflow_ml_provider.artifacts.codecs import registry
+from airflow_ml_provider.artifacts.digest import digest_of, digest_of_file
+from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
+from airflow_ml_provider.artifacts.objects import ObjectStore
+from airflow_ml_provider.artifacts.refs import MAX_NAME_CHARS, ArtifactRef, Producer, check_name
+from airflow_ml_provider.artifacts.signing import Signer
+from airflow_ml_provider.artifacts.values import Reader, Writer, json_size
+from airflow_ml_provider.exceptions import (
+    ArtifactCorruptError,
+    ArtifactNotFoundError,
+    SignatureError,
+    StoreError,
+    UnsupportedTypeError,
+)
+
+# A tree of many envelopes stays in the XCom table up to here.
+MAX_TREE_BYTES = 256 << 10
+# Larger content is looked for before it is sent.
+_ASK_FIRST_FROM_BYTES = 1 << 20
+_CONCURRENT_REQUESTS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """
+    What a store holds.
+
+    :param bytes_logical: Sum over versions: what it would take without sharing.
+    :param bytes_stored: Sum over contents: what it takes.
+    """
+
+    names: int
+    versions: int
+    bytes_logical: int
+    bytes_stored: int
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What all artifacts of one value have in common."""
+
+    producer: Producer | None
+    recorded_at: datetime
+    effective_at: datetime
+    data_interval: tuple[datetime, datetime] | None
+    preview: bool
+
+
+class ArtifactStore:
+    """
+    Typed, versioned, verified values under one root.
+
+    :param root: ``file:///folder`` or ``s3://bucket/prefix``.
+    :param signing_key: Shared by all workers of a deployment, at least 16 bytes.
+    :param options: Of the object storage, see :class:`ObjectStore`.
+    :param inline_max_bytes: JSON up to this length stays in the XCom table as it is.
+    :param allow_pickle: Reserved: no codec pickles.
+    :param verify_on_read: Compare the hash of content with the one it was stored under.
+    :param previews: Keep the first rows in envelopes, for people to look at.
+    :param allowed_classes: Dotted paths, as glob patterns, that stored values may import.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        signing_key: bytes,
+        options: Mapping[str, Any] | None = None,
+        inline_max_bytes: int = 16384,
+        allow_pickle: bool = False,
+        verify_on_read: bool = True,
+        previews: bool = True,
+        allowed_classes: Sequence[str] = (),
+    ) -> None:
+        self.objects = ObjectStore(root, options)
+        self.signer = Signer(signing_key)
+        self.inline_max_bytes = inline_max_bytes
+        self.allow_pickle = allow_pickle
+        self.verify_on_read = verify_on_read
+        self.previews = previews
+        self.allowed_classes = tuple(allowed_classes)
+
+    def __repr__(self) -> str:
+        return f"ArtifactStore({self.objects.root!r})"
+
+    # -- writing
+
+    def save(
+        self,
+        value: Any,
+        name: str,
+        *,
+        producer: Producer | None = None,
+        effective_at: datetime | None = None,
+        data_interval: tuple[datetime, datetime] | None = None,
+        format: str | None = None,
+        preview: bool = True,
+    ) -> ArtifactRef:
+        """
+        Store a value as a new version of ``name``. At most three requests for a value of one part.
+
+        :param effective_at: The data time it speaks for; the end of ``data_interval`` or the wall clock if absent.
+        :param format: Store it in this format.
+        :param preview: False keeps its content out of the version's description.
+        :raises UnsupportedTypeError: if no codec writes it.
+        :raises StoreError: if the storage refuses or cannot be reached.
+        """
+        session = _Session(self, check_name(name), _facts(producer, effective_at, data_interval, preview), None)
+        if isinstance(value, ArtifactRef):
+            value = self.load(value)
+        ref = session.whole(value, format)
+        session.publish(None)
+        return ref
+
+    def encode(
+        self,
+        value: Any,
+        *,
+        name: str,
+        producer: Producer | None = None,
+        effective_at: datetime | None = None,
+        data_interval: tuple[datetime, datetime] | None = None,
+        format: str | None = None,
+        preview: bool = True,
+        on_write: Callable[[ArtifactRef], None] | None = None,
+        fallback: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """
+        Return the JSON that stands for ``value`` in the XCom table, storing what JSON does not carry.
+
+        A reference stands for its value: it becomes the envelope that it came from, and nothing is copied.
+
+        :param on_write: Called with each artifact, after all of the value is stored.
+        :param fallback: Turns a leaf that no codec knows into JSON.
+        :raises UnsupportedTypeError: if a part of it has no codec.
+        :raises StoreError: if the storage refuses or cannot be reached.
+        """
+        facts = _facts(producer, effective_at, data_interval, preview)
+        session = _Session(self, check_name(name), facts, fallback)
+        if format is not None and not isinstance(value, ArtifactRef):
+            tree: Any = to_envelope(session.whole(value, format), self.signer)
+        else:
+            tree = session.tree(value)
+        session.publish(on_write)
+        return tree
+
+    # -- reading
+
+    def decode(
+        self,
+        tree: Any,
+        *,
+        as_refs: bool = False,
+        on_read: Callable[[ArtifactRef, Any], None] | None = None,
+        fallback: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """
+        Return the value that :meth:`encode` was given.
+
+        :param as_refs: Give a bound :class:`ArtifactRef` in place of each artifact that stands in lists, tuples
+            and dicts; parts of other objects are loaded.
+        :param on_read: Called with each artifact that is loaded and its value, later by ``ref.load()`` too.
+        :param fallback: Reads what the ``fallback`` of :meth:`encode` wrote.
+        :raises SignatureError: if an envelope was forged or edited; nothing was fetched by then.
+        :raises ArtifactNotFoundError: if content is gone.
+        :raises ArtifactCorruptError: if content is not what was written.
+        """
+        if not has_nodes(tree):
+            return tree
+
+        def load(ref: ArtifactRef, keep: bool) -> Any:
+            bound = replace(ref, _store=self, _on_read=on_read)
+            if ref.format == "tree-v1":
+                value = reader.read(self._content(ref), as_refs=keep)
+            elif keep:
+                return bound
+            else:
+                value = self._content(ref)
+            if on_read is not None:
+                on_read(bound, value)
+            return value
+
+        reader = Reader(self.signer, load=load, allowed_classes=self.allowed_classes, fallback=fallback)
+        return reader.read(tree, as_refs=as_refs)
+
+    def load(self, ref: ArtifactRef) -> Any:
+        """
+        Fetch a value, exactly as it was written. One request for a value of one part.
+
+        :raises ArtifactNotFoundError: if the content is gone.
+        :raises ArtifactCorruptError: if the content is not what was written.
+        """
+        value = self._content(ref)
+        return self.decode(value) if ref.format == "tree-v1" else value
+
+    def _content(self, ref: ArtifactRef) -> Any:
+        key = keys.blob_key(ref.digest)
+        entry = registry.codec_of(ref.format)
+        module = entry.load_module()
+        stored = registry.Stored(ref.name, ref.type, ref.schema, self.allowed_classes)
+        try:
+            if getattr(module, "READS_FILES", False):
+                path = scratch.folder() / "content"
+                self._check_size(ref, self.objects.fetch(key, path))
+                if self.verify_on_read:
+                    self._check_digest(ref, digest_of_file(path))
+                return module.load(path, stored)
+            data = memoryview(self.objects.get(key))
+        except ArtifactNotFoundError as exc:
+            raise ArtifactNotFoundError(
+                f"{ref.uri} was written by {ref.producer or 'a direct call'} but its content is gone from "
+                f"{self.objects.root} ({key}); re-run that task"
+            ) from exc
+        self._check_size(ref, data.nbytes)
+        if self.verify_on_read:
+            self._check_digest(ref, digest_of([data]))
+        return module.load(data, stored)
+
+    def _check_size(self, ref: ArtifactRef, found: int) -> None:
+        if found != ref.size_bytes:
+            raise ArtifactCorruptError(
+                f"{ref.uri} is damaged: {ref.size_bytes} bytes were written ({ref.digest}), {found} are in "
+                f"{self.objects.root}; re-run {ref.producer or 'what wrote it'}, which writes it again"
+            )
+
+    def _check_digest(self, ref: ArtifactRef, found: str) -> None:
+        if found != ref.digest:
+            raise ArtifactCorruptError(
+                f"{ref.uri} is damaged: expected {ref.digest}, found {found} in {self.objects.root}; delete "
+                f"{keys.blob_key(ref.digest)} and re-run {ref.producer or 'what wrote it'}"
+            )
+
+    # -- finding
+
+    def names(self) -> Iterator[str]:
+        """Yield the names that have versions."""
+        for folder in self.objects.children("versions"):
+            name = keys.text_of(folder)
+            if name is None:  # hashed because it is long: the manifests know it
+                first = next(self.objects.list(f"versions/{folder}", limit=1), None)
+                if first is None:
+                    continue
+                name = self._manifest(first.key).name
+            yield name
+
+    def versions(self, name: str, *, limit: int = 100) -> list[ArtifactRef]:
+        """Return versions of ``name`` by wall clock, newest first."""
+        found = [entry.key for entry in self.objects.list(keys.versions_prefix(check_name(name)), limit=limit)]
+        return list(_concurrently(self._manifest, found))
+
+    def get(self, name: str, version_id: str | None = None) -> ArtifactRef:
+        """
+        Return one version of ``name``, by default the one recorded last.
+
+        :raises ArtifactNotFoundError: if there is none.
+        """
+        check_name(name)
+        if version_id is not None:
+            key = keys.version_key(name, version_id)
+        else:
+            first = next(self.objects.list(keys.versions_prefix(name), limit=1), None)
+            if first is None:
+                raise ArtifactNotFoundError(f"no version of the artifact {name!r} is in {self.objects.root}")
+            key = first.key
+        try:
+            return self._manifest(key)
+        except ArtifactNotFoundError as exc:
+            raise ArtifactNotFoundError(
+                f"the artifact {name!r} has no version {version_id!r} in {self.objects.root}"
+            ) from exc
+
+    def as_of(self, name: str, when: datetime, *, clock: Literal["data", "wall"] = "data") -> ArtifactRef:
+        """
+        Return the version of ``name`` that held at a time.
+
+        :param when: With a zone.
+        :param clock: ``data``: the newest ``effective_at`` up to then, of equal ones that recorded last.
+            ``wall``: the one recorded last up to then.
+        :raises ArtifactNotFoundError: if there is none.
+        """
+        if clock not in ("data", "wall"):
+            raise ValueError(f"clock is 'data' or 'wall', got {clock!r}")
+        if when.tzinfo is None:
+            raise ValueError(f"a time needs a zone, got {when!r}")
+        prefix = keys.versions_prefix(check_name(name))
+        best: tuple[datetime, str] | None = None
+        if clock == "wall":
+            after = f"{prefix}{keys.before_versions_at(when)}"
+            for entry in self.objects.list(prefix, after=after, limit=1):
+                best = (when, entry.key)
+        else:
+            # Ids carry the data time, so that no manifest is read but the one that is returned.
+            for entry in self.objects.list(prefix):
+                try:
+                    effective = keys.version_effective(entry.key.removeprefix(prefix).removesuffix(".json"))
+                except ValueError:
+                    continue
+                if effective <= when and (best is None or effective > best[0]):
+                    best = (effective, entry.key)
+        if best is None:
+            raise ArtifactNotFoundError(
+                f"the artifact {name!r} had no version at {when.isoformat()} ({clock} clock) in {self.objects.root}"
+            )
+        return self._manifest(best[1])
+
+    def usage(self) -> Usage:
+        """Count names, versions and bytes: a list of all contents, and a read of all manifests."""
+        found = [entry.key for entry in self.objects.list("versions")]
+        sizes = sum(ref.size_bytes for ref in _concurrently(self._manifest, found))
+        return Usage(
+            names=len({key.split("/")[1] for key in found}),
+            versions=len(found),
+            bytes_logical=sizes,
+            bytes_stored=sum(entry.size_bytes for entry in self.objects.list("blobs")),
+        )
+
+    def _manifest(self, key: str) -> ArtifactRef:
+        doc = self.objects.get_json(key)
+        if not isinstance(doc, dict):
+            raise ArtifactCorruptError(f"{self.objects.root}/{key} is no manifest; delete it")
+        ref = from_envelope(doc, self.signer)
+        if keys.version_key(ref.name, ref.version_id) != key:
+            raise SignatureError(f"the manifest of {ref.uri} stands at {key}; somebody copied it there, delete it")
+        return replace(ref, _store=self)
+
+
+class _Session:
+    """One value on its way in: contents at once, manifests when all contents are there."""
+
+    def __init__(
+        self, store: ArtifactStore, name: str, facts: _Facts, fallback: Callable[[Any], Any] | None
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._facts = facts
+        self._written: set[str] = set()
+        self._pending: list[ArtifactRef] = []
+        self._writer = Writer(
+            store.signer, inline_max_bytes=store.inline_max_bytes, save=self._save, fallback=fallback
+        )
+
+    def tree(self, value: Any) -> Any:
+        """Return the tree of a value, moved to an artifact where it is too much for the XCom table."""
+        before = self._writer.envelope_bytes
+        tree = self._writer.write(value, self._name)
+        if tree is value:
+            return tree
+        size = json_size(tree)
+        plain = size - (self._writer.envelope_bytes - before)
+        if plain > self._store.inline_max_bytes or size > MAX_TREE_BYTES or self._writer.depth > limits.MAX_DEPTH:
+            ref = self._save(tree, self._name, registry.codec_of("tree-v1"), type(value))
+            return to_envelope(ref, self._store.signer)
+        return tree
+
+    def whole(self, value: Any, format: str | None) -> ArtifactRef:
+        """Store a value as one artifact of the session's name."""
+        if format is not None:
+            entry = registry.codec_of(format)
+            if format == "json-v1" and limits.grade(value) == limits.NOWHERE:
+                raise UnsupportedTypeError(f"{registry.type_name(type(value))} is not what JSON carries exactly")
+            if format != "tree-v1":
+                return self._save(value, self._name, entry)
+        elif (own := registry.codec_for(value, look_further=False)) is not None:
+            return self._save(value, self._name, own)
+        elif limits.grade(value) != limits.NOWHERE:
+            return self._save(value, self._name, registry.codec_of("json-v1"))
+        tree = self._writer.write(value, self._name)
+        if len(self._pending) == 1 and tree == to_envelope(self._pending[0], self._store.signer):
+            return self._pending[0]
+        return self._save(tree, self._name, registry.codec_of("tree-v1"), type(value))
+
+    def _save(
+        self, value: Any, name: str, entry: registry.CodecEntry, value_type: type | None = None
+    ) -> ArtifactRef:
+        if entry.format == "file-v1" and isinstance(value, Path) and value.is_dir():
+            entry = registry.codec_of("directory-v1")
+        encoded = entry.load_module().dump(value)
+        if isinstance(encoded, (bytes, bytearray, memoryview)):
+            encoded = registry.Encoded([memoryview(encoded)])
+        facts = self._facts
+        try:
+            digest, size_bytes = self._put(encoded.parts)
+        finally:
+            if encoded.temporary and isinstance(encoded.parts, Path):
+                with contextlib.suppress(OSError):
+                    encoded.parts.unlink()
+        shown = facts.preview and self._store.previews
+        named = registry.public_type_name(type(value) if value_type is None else value_type)
+        ref = ArtifactRef(
+            name=_part_name(name),
+            version_id=keys.new_version_id(facts.recorded_at, facts.effective_at),
+            digest=digest,
+            format=entry.format,
+            type=named if value_type is not None or not encoded.type else encoded.type,
+            size_bytes=size_bytes,
+            producer=facts.producer,
+            recorded_at=facts.recorded_at,
+            effective_at=facts.effective_at,
+            data_interval=facts.data_interval,
+            schema=encoded.schema,
+            preview=encoded.preview if shown else None,
+            _store=self._store,
+        )
+        self._pending.append(ref)
+        return ref
+
+    def _put(self, parts: Sequence[memoryview] | Path) -> tuple[str, int]:
+        objects = self._store.objects
+        if isinstance(parts, Path):
+            before = parts.stat()
+            size, digest = before.st_size, digest_of_file(parts)
+        else:
+            parts = [part.cast("B") if part.nbytes else memoryview(b"") for part in parts]
+            size, digest = sum(part.nbytes for part in parts), digest_of(parts)
+        if digest in self._written:
+            return digest, size
+        key = keys.blob_key(digest)
+        there = objects.size(key) if size >= _ASK_FIRST_FROM_BYTES else None
+        created = False
+        if there is None:
+            created = objects.put(key, parts)
+            if not created:
+                there = objects.size(key)
+        if not created and there != size:
+            # Something cut the content off since; what is written here is what the key promises.
+            objects.put(key, parts, create_only=False)
+        if isinstance(parts, Path):
+            after = parts.stat()
+            if (after.st_mtime_ns, after.st_size, after.st_ino) != (before.st_mtime_ns, size, before.st_ino):
+                objects.delete([key])
+                raise StoreError(f"{str(parts)!r} was written to while it was stored; close it first")
+        self._written.add(digest)
+        return digest, size
+
+    def publish(self, on_write: Callable[[ArtifactRef], None] | None) -> None:
+        """Write the manifests of all parts, then tell of them."""
+
+        def write(ref: ArtifactRef) -> None:
+            self._store.objects.put_json(
+                keys.version_key(ref.name, ref.version_id), to_envelope(ref, self._store.signer)
+            )
+
+        for _done in _concurrently(write, self._pending):
+            pass
+        if on_write is not None:
+            for ref in self._pending:
+                on_write(ref)
+
+
+def _facts(
+    producer: Producer | None,
+    effective_at: datetime | None,
+    data_interval: tuple[datetime, datetime] | None,
+    preview: bool,
+) -> _Facts:
+    now = datetime.now(UTC)
+    if data_interval is not None:
+        data_interval = (_utc(data_interval[0]), _utc(data_interval[1]))
+    if effective_at is None:
+        effective_at = data_interval[1] if data_interval else now
+    return _Facts(producer, now, _utc(effective_at), data_interval, preview)
+
+
+def _utc(when: datetime) -> datetime:
+    if when.tzinfo is None:
+        raise ValueError(f"a time needs a zone, got {when!r}")
+    # Also takes subclasses, such as pendulum's, down to the standard library's class.
+    moved = when.astimezone(UTC)
+    return datetime(
+        moved.year, moved.month, moved.day, moved.hour, moved.minute, moved.second, moved.microsecond, UTC
+    )
+
+
+def _part_name(name: str) -> str:
+    """Name a part after its dict key or index, within what names may be."""
+    shown = "".join(char if char.isprintable() else "_" for char in name).rstrip("/ ")
+    if len(shown) > MAX_NAME_CHARS:
+        mark = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        shown = f"{shown[: MAX_NAME_CHARS - 17]}.{mark}"
+    return shown
+
+
+def _concurrently(function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_CONCURRENT_REQUESTS, len(items))) as pool:
+        return list(pool.map(function, items))
