@@ -35,7 +35,7 @@ def check_registered_model_name(name: str) -> None:
         raise ValueError(f"registered_model_name must not contain '/' or ':' or be a path, got {name!r}")
     if "@" in name:
         raise ValueError(
-            f"registered_model_name must not contain '@', which separates the alias; got {name!r}"
+            f"registered_model_name must not contain '@', the sign before an alias; got {name!r}"
         )
     if len(name) > 256:
         raise ValueError(f"registered_model_name must not exceed 256 characters, got {len(name)}")
@@ -109,7 +109,7 @@ def sanitize_artifact_uri(uri: SplitResult) -> SplitResult:
     """
     if uri.query:
         raise ValueError(
-            f"an artifact's asset URI names all of its versions, without a query; got {uri.geturl()!r}"
+            f"an artifact's asset URI names all its versions and has no query, got {uri.geturl()!r}"
         )
     return urlsplit(artifact_asset_uri(parse_artifact_asset_uri(uri.geturl())))
 

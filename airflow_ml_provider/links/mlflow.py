@@ -35,9 +35,7 @@ class _KeptLink(BaseOperatorLink):
         try:
             context["ti"].xcom_push(key=self.xcom_key, value=url)
         except Exception:
-            log.exception(
-                "could not show the link %r yet; Airflow will try again when the task ends", self.name
-            )
+            log.exception("could not show the link %r yet; Airflow tries again when the task ends", self.name)
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the URL that was published in this attempt, or an empty text, which shows no button."""

@@ -96,7 +96,7 @@ def test_sanitizing_twice_changes_nothing(sanitize, uri):
     ],
 )
 def test_a_uri_that_names_nothing_is_refused(sanitize, uri):
-    with pytest.raises(ValueError, match="URI|alias"):
+    with pytest.raises(ValueError, match=r"URI|alias"):
         sanitize(urlsplit(uri))
 
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user's function is called with: artifacts loaded, scalars told apart as parameters."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_ml_provider.artifacts.refs import ArtifactRef
+from airflow_ml_provider.xcom.loading import load_refs, refs_in
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_SCALARS = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a user's function, ready to make."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    refs: tuple[ArtifactRef, ...]
+    """The artifacts among the arguments, loaded or not."""
+    scalars: dict[str, Any]
+    """Arguments that are plain values, defaults included; a dict of scalars gives ``name.key``."""
+    loaded: dict[str, Any]
+    """All arguments by name, context variables left out."""
+
+
+def prepare_call(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    context_keys: Collection[str] = (),
+) -> Call:
+    """
+    Load the artifacts among the arguments, except where a parameter is annotated ``ArtifactRef``.
+
+    :param context_keys: Names that Airflow fills from the task's context; they are no parameters.
+    :raises TypeError: if the function does not take these arguments.
+    """
+    signature = inspect.signature(function)
+    bound = signature.bind(*args, **kwargs)
+    as_refs = parameters_that_take_refs(function)
+    refs: list[ArtifactRef] = []
+    for name, given in bound.arguments.items():
+        value = _materialise(given)
+        if name not in context_keys:
+            refs.extend(refs_in(value))
+        bound.arguments[name] = load_refs(value, skip=name in as_refs)
+
+    complete = inspect.BoundArguments(signature, bound.arguments.copy())
+    complete.apply_defaults()
+    named: dict[str, Any] = {}
+    for name, value in complete.arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(value)
+        else:
+            named[name] = value
+    named = {name: value for name, value in named.items() if name not in context_keys}
+    return Call(bound.args, bound.kwargs, tuple(refs), _scalars(named), named)
+
+
+def parameters_that_take_refs(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the parameters whose annotation mentions :class:`ArtifactRef`."""
+    plain = _plain_function(function)
+    annotations = dict(getattr(plain, "__annotations__", {}))
+    annotations.pop("return", None)
+    names = getattr(plain, "__globals__", {})
+    return frozenset(name for name, value in annotations.items() if _mentions_ref(value, names))
+
+
+def _plain_function(function: Callable[..., Any]) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _mentions_ref(annotation: Any, names: dict[str, Any]) -> bool:
+    if isinstance(annotation, str):
+        # One annotation at a time: a neighbour may name what only type checkers import.
+        holder = types.SimpleNamespace(__annotations__={"it": annotation})
+        try:
+            annotation = typing.get_type_hints(holder, globalns=names, include_extras=True)["it"]
+        except (NameError, AttributeError, TypeError, SyntaxError):
+            return re.search(rf"\b{ArtifactRef.__name__}\b", annotation) is not None
+    if isinstance(annotation, typing.ForwardRef):
+        return _mentions_ref(annotation.__forward_arg__, names)
+    return annotation is ArtifactRef or any(
+        _mentions_ref(item, names) for item in typing.get_args(annotation) if not isinstance(item, str)
+    )
+
+
+def _materialise(value: Any) -> Any:
+    """Turn the lazy results of a mapped upstream task into a list, so that its artifacts can be loaded."""
+    from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
+
+    return value[:] if isinstance(value, LazyXComSequence) else value
+
+
+def _scalars(named: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in named.items():
+        if isinstance(value, _SCALARS):
+            found[name] = value
+        elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            found |= {f"{name}.{key}": item for key, item in value.items() if isinstance(item, _SCALARS)}
+    return found

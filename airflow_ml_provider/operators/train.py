@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a model by a Python function, as an MLflow run."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+
+from airflow_ml_provider.operators.arguments import Call, prepare_call
+from airflow_ml_provider.operators.base import MlflowTask, note_model, to_xcom, with_connection
+from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.xcom.context import effective_at_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_ml_provider.tracking.runs import TaskRun
+
+log = logging.getLogger(__name__)
+
+_SAMPLE_ROWS = 100
+_RESULTS = "the model, (model, {metric: number}), or the ModelInfo of a model that it logged itself"
+
+
+class TrainModelOperator(MlflowTask, PythonOperator):
+    """
+    Call a function that fits a model, and keep the model in MLflow with what made it.
+
+    The task instance is one MLflow run, across retries and clears; its status is the task's. The run gets
+    the function's scalar arguments as parameters, its input artifacts as datasets, the code's git state and
+    the data time as tags. The returned model is logged with signature and requirements, and the task returns
+    a :class:`ModelRef` to it.
+
+    Arguments that are artifacts reach the function as values, except where a parameter is annotated
+    ``ArtifactRef``: that one gets the reference.
+
+    .. versionadded:: 0.1.0
+
+    :param python_callable: Returns the model, ``(model, {metric: number})``, or the ``ModelInfo`` of a model
+        that it logged itself.
+    :param experiment: Name of the MLflow experiment; by default the DAG's id. (templated)
+    :param autolog: True records what MLflow's autologging sees (parameters and training metrics of the
+        libraries in use; the model itself is logged once, from the return value). A dict gives options of
+        ``mlflow.autolog``.
+    :param model_name: Name of the logged model in the run; by default the task's id. (templated)
+    :param requirements: Pip requirements to keep with the model; by default those of its library, as
+        installed.
+    :param signature: The ``mlflow.models.ModelSignature`` of the model; by default inferred from the
+        argument that holds the columns the model was fitted on.
+    :param mlflow_conn_id: Connection of the tracking server; by default ``[ml_provider] mlflow_conn_id``.
+    """
+
+    template_fields: Sequence[str] = (*PythonOperator.template_fields, "experiment", "model_name")
+    ui_color = "#e7f0ff"
+    op_args: Any
+    op_kwargs: Any
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        experiment: str | None = None,
+        autolog: bool | Mapping[str, Any] = False,
+        model_name: str | None = None,
+        requirements: Sequence[str] | None = None,
+        signature: Any = None,
+        mlflow_conn_id: str | None = None,
+        show_return_value_in_logs: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            python_callable=python_callable, show_return_value_in_logs=show_return_value_in_logs, **kwargs
+        )
+        if not isinstance(autolog, (bool, Mapping)):
+            raise TypeError(f"autolog must be True, False or a dict of options, got {autolog!r}")
+        if isinstance(requirements, str) or not all(isinstance(item, str) for item in requirements or ()):
+            raise TypeError(f"requirements must be a list of pip requirements, got {requirements!r}")
+        for option, value in (("experiment", experiment), ("model_name", model_name)):
+            if isinstance(value, str) and not value.strip():
+                raise ValueError(f"{option} must not be empty; leave it out for the default")
+        self.experiment = experiment
+        self.autolog = autolog
+        self.model_name = model_name
+        self.requirements = list(requirements) if requirements is not None else None
+        self.signature = signature
+        self.mlflow_conn_id = mlflow_conn_id
+        self._call: Call | None = None
+        self._context: Context | None = None
+
+    def execute(self, context: Context) -> ModelRef | dict[str, Any]:
+        self._context = context
+        effective_at = effective_at_of(context).isoformat()
+        with self.mlflow_run(
+            context,
+            experiment=self.experiment,
+            tags=self._code_tags(context),
+            fingerprint=fingerprint_of(self.python_callable),
+        ) as run:
+            known = set(self._logged_models(run)) if run.resumed else set()
+            with autologging(self.autolog):
+                result = super().execute(context)
+            ref = self._log_result(result, run, known, effective_at)
+        self._call = None
+        ref = replace(with_connection(ref, self.hook), effective_at=ref.effective_at or effective_at)
+        note_model(context, ref, "written")
+        log.info("Trained %s in MLflow run %s", ref.model_uri, ref.mlflow_run_id)
+        return to_xcom(ref)
+
+    def execute_callable(self) -> Any:
+        self._prepare()
+        return super().execute_callable()
+
+    async def aexecute_callable(self) -> Any:
+        self._prepare()
+        return await super().aexecute_callable()
+
+    def _prepare(self) -> None:
+        """Load the inputs and say in MLflow what the function is called with, before it is called."""
+        run = self._task_run
+        assert run is not None, "the function is called inside the run"  # noqa: S101
+        call = prepare_call(
+            self.python_callable,
+            self.op_args,
+            self.op_kwargs,
+            context_keys={*KNOWN_CONTEXT_KEYS, "templates_dict"},
+        )
+        self.op_args, self.op_kwargs = call.args, call.kwargs
+        run.log_params(call.scalars)
+        if call.refs:
+            run.log_inputs(list({ref.version_id: ref for ref in call.refs}.values()), context="training")
+        if self._context is not None:  # other parameters than before begin a new run
+            self.show_run(self._context, run.experiment_id, run.run_id)
+        self._call = call
+
+    def _log_result(self, result: Any, run: TaskRun, known: set[str], effective_at: str) -> ModelRef:
+        from airflow_ml_provider.tracking.flavors import log_model
+
+        model, metrics = split_result(result, self.task_id)
+        if metrics:
+            run.log_metrics(metrics)
+        if isinstance(model, ModelRef):
+            return replace(model, metrics={**model.metrics, **metrics})
+        if is_model_info(model):
+            return self._ref_of(model.model_uri, metrics)
+        logged = [model_id for model_id in self._logged_models(run) if model_id not in known]
+        if len(logged) == 1:
+            log.info("Using the model %s that was logged while the function ran", logged[0])
+            return self._ref_of(f"models:/{logged[0]}", metrics)
+        return log_model(
+            model,
+            run=run,
+            name=self.model_name or self.task_id.rpartition(".")[2],
+            X_sample=sample_for(model, self._call.loaded.values())
+            if self._call and self.signature is None
+            else None,
+            signature=self.signature,
+            requirements=self.requirements,
+            mlflow_conn_id=self.hook.mlflow_conn_id,
+            effective_at=effective_at,
+        )
+
+    def _ref_of(self, model_uri: str, metrics: Mapping[str, float]) -> ModelRef:
+        ref = self.resolve(model_uri)
+        return replace(ref, metrics={**ref.metrics, **metrics})
+
+    def _logged_models(self, run: TaskRun) -> list[str]:
+        found = self.hook.client.search_logged_models(
+            experiment_ids=[run.experiment_id],
+            filter_string=f"source_run_id = '{run.run_id}'",
+            max_results=50,
+        )
+        return [model.model_id for model in found]
+
+    def _code_tags(self, context: Context) -> dict[str, str]:
+        from airflow_ml_provider.tracking.code import code_state
+
+        function = inspect.unwrap(self.python_callable)
+        tags = {"airflow.callable": f"{function.__module__}.{getattr(function, '__qualname__', function)}"}
+        bundle = getattr(context["ti"], "bundle_instance", None)
+        if version := getattr(bundle, "version", None):
+            tags["airflow.bundle_version"] = str(version)
+        try:
+            path = inspect.getsourcefile(function) or context["dag"].fileloc
+        except TypeError:
+            path = context["dag"].fileloc
+        return {**tags, **code_state(path)}
+
+
+@contextmanager
+def autologging(options: bool | Mapping[str, Any]) -> Iterator[None]:
+    """Let MLflow record the libraries in use while the function runs, and stop afterwards."""
+    if options is False:
+        yield
+        return
+    import mlflow
+
+    chosen = {"log_models": False, "log_datasets": False, **(options if isinstance(options, Mapping) else {})}
+    mlflow.autolog(**chosen)
+    try:
+        yield
+    finally:
+        mlflow.autolog(disable=True, silent=True)
+
+
+def fingerprint_of(function: Callable[..., Any]) -> str | None:
+    """Return a digest of a function's source; None where Python cannot find it."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()[:32]
+
+
+def is_model_info(value: Any) -> bool:
+    """Whether a value is what MLflow's ``log_model`` functions return."""
+    return type(value).__name__ == "ModelInfo" and type(value).__module__.startswith("mlflow.")
+
+
+def split_result(result: Any, task_id: str) -> tuple[Any, dict[str, float]]:
+    """
+    Read what a training function returned as a model and its metrics.
+
+    :raises TypeError: naming what came back, if it is no model.
+    """
+    model, metrics = result, {}
+    if isinstance(result, tuple) and not hasattr(result, "predict"):
+        if len(result) != 2 or not isinstance(result[1], Mapping):
+            kinds = ", ".join(type(item).__name__ for item in result)
+            raise TypeError(f"the function of {task_id!r} returned a tuple ({kinds}); it returns {_RESULTS}")
+        model = result[0]
+        metrics = {name: _number(name, value, task_id) for name, value in result[1].items()}
+    if model is None or isinstance(model, (str, bytes, int, float, dict, list, set)):
+        raise TypeError(
+            f"the function of {task_id!r} returned {_kind(model)}, which is no model; it returns {_RESULTS}"
+        )
+    return model, metrics
+
+
+def _number(name: Any, value: Any, task_id: str) -> float:
+    try:
+        if isinstance(name, str) and not isinstance(value, (str, bytes)):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(
+        f"the function of {task_id!r} returned the metric {name!r} = {value!r}; metrics are numbers"
+    )
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def sample_for(model: Any, arguments: Any) -> Any:
+    """
+    Find the rows that a model's signature can be inferred from: the first argument with its columns.
+
+    Estimators of scikit-learn's family say what they were fitted on: ``feature_names_in_``, or
+    ``n_features_in_`` where they saw an array.
+    """
+    names = getattr(model, "feature_names_in_", None)
+    count = getattr(model, "n_features_in_", None)
+    for value in arguments:
+        columns = getattr(value, "columns", None)
+        if columns is not None and names is not None and set(names) <= set(columns):
+            return value[list(names)].head(_SAMPLE_ROWS)
+        shape = tuple(getattr(value, "shape", ()))
+        if columns is None and names is None and len(shape) == 2 and shape[-1] == count:
+            return value[:_SAMPLE_ROWS]
+    if names is not None or count is not None:
+        log.warning(
+            "No argument of the function holds the columns that the model was fitted on, so it has no "
+            "signature; pass signature=..., or prepare the features in the task before"
+        )
+    return None
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that JSON has numbers for."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
