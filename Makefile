@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 # The stamp carries a hash of what decides the environment: a second call does nothing, a change reinstalls.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 
-.PHONY: help install demo demo-ui demo-stop test test-fast lint format constraints build clean clean-all
+.PHONY: help install demo demo-ui demo-stop test test-fast lint format constraints env build clean clean-all
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ constraints:  ## Resolve all dependencies anew and pin them in constraints.txt
 	&& { sed -n '/^#/p' constraints.txt; grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' "$$scratch/frozen"; } > "$$scratch/new" \
 	&& cp "$$scratch/new" constraints.txt
 	@git --no-pager diff --stat -- constraints.txt
+
+env:  ## Write .env with fresh secrets for docker-compose.yaml
+	@"$(PYTHON)" docker/make_env.py
 
 build: install  ## Build the wheel and the source archive into dist/
 	@$(BIN)/hatchling build
