@@ -30,7 +30,7 @@ class Call:
     refs: tuple[ArtifactRef, ...]
     """The artifacts among the arguments, loaded or not."""
     scalars: dict[str, Any]
-    """Arguments that are plain values, defaults included; a dict of scalars gives ``name.key``."""
+    """Arguments that are plain values and no artifacts, defaults included; a dict gives ``name.key``."""
     loaded: dict[str, Any]
     """All arguments by name, context variables left out."""
 
@@ -52,10 +52,13 @@ def prepare_call(
     bound = signature.bind(*args, **kwargs)
     as_refs = parameters_that_take_refs(function)
     refs: list[ArtifactRef] = []
+    stored: set[str] = set()
     for name, given in bound.arguments.items():
         value = _materialise(given)
-        if name not in context_keys:
-            refs.extend(refs_in(value))
+        found = list(refs_in(value)) if name not in context_keys else []
+        refs.extend(found)
+        if found:
+            stored.add(name)
         bound.arguments[name] = load_refs(value, skip=name in as_refs)
 
     complete = inspect.BoundArguments(signature, bound.arguments.copy())
@@ -67,7 +70,8 @@ def prepare_call(
         else:
             named[name] = value
     named = {name: value for name, value in named.items() if name not in context_keys}
-    return Call(bound.args, bound.kwargs, tuple(refs), _scalars(named), named)
+    plain = {name: value for name, value in named.items() if name not in stored}
+    return Call(bound.args, bound.kwargs, tuple(refs), _scalars(plain), named)
 
 
 def parameters_that_take_refs(function: Callable[..., Any]) -> frozenset[str]:

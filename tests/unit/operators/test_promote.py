@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
+from airflow_ml_provider.operators.promote import PromoteModelOperator, check_evaluation
+from airflow_ml_provider.operators.register import RegisterModelOperator
+from airflow_ml_provider.tracking.gates import MetricGate
+from airflow_ml_provider.tracking.models import ModelRef
+
+GATES = [MetricGate("roc_auc", at_least=0.6)]
+OPTIONS = {"task_id": "promote", "model": "models:/m-1", "registered_model_name": "flight_delay"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"gates": GATES}, "gates need the evaluation"),
+        ({"evaluation": {"metrics": {}}}, "decides nothing without gates"),
+        ({"gates": GATES[0], "evaluation": {}}, "gates must be a list of MetricGate"),
+        ({"gates": ["roc_auc"], "evaluation": {}}, "gates must be a list of MetricGate"),
+        ({"bootstrap": "yes"}, "bootstrap must be True or False"),
+        ({"move_in_backfill": 1}, "move_in_backfill must be True or False"),
+        ({"alias": "latest"}, "reserved by MLflow"),
+        ({"registered_model_name": "a/b"}, "must not contain '/'"),
+        ({"outlets": [ModelAsset("other")]}, "announces a move that this task does not make"),
+        ({"outlets": [ModelAsset("flight_delay", "shadow")]}, "announces a move"),
+    ],
+)
+def test_wrong_options_are_refused_when_the_dag_is_parsed(options, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        PromoteModelOperator(**{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gates": GATES, "evaluation": {"metrics": {}}},
+        {"outlets": [ModelAsset("flight_delay"), ArtifactAsset("report"), Asset("x")]},
+        {"registered_model_name": "{{ params.name }}", "outlets": [ModelAsset("flight_delay")]},
+        {"alias": "{{ params.alias }}", "outlets": [ModelAsset("flight_delay", "shadow")]},
+    ],
+)
+def test_options_that_make_sense_are_taken(options):
+    PromoteModelOperator(**{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b"])
+def test_registering_under_an_impossible_name_is_refused_when_the_dag_is_parsed(name):
+    with pytest.raises(ValueError, match="registered_model_name"):
+        RegisterModelOperator(task_id="register", model="models:/m-1", registered_model_name=name)
+
+
+def test_an_evaluation_of_another_model_is_refused():
+    ref = ModelRef("models:/m-1", model_id="m-1")
+    with pytest.raises(ValueError, match="judged the model 'm-2', but 'm-1'"):
+        check_evaluation({"metrics": {}, "model_id": "m-2"}, ref)
+    assert check_evaluation({"metrics": {}, "model_id": "m-1"}, ref) is not None
+
+
+@pytest.mark.parametrize("value", ["models:/m-1", {"roc_auc": 0.7}, {"metrics": None}, [1]])
+def test_what_is_no_evaluation_is_refused(value):
+    with pytest.raises(TypeError, match="what an evaluation task returned"):
+        check_evaluation(value, ModelRef("models:/m-1"))
+
+
+class FakeTaskInstance:
+    def __init__(self, task):
+        self.task = task
+
+
+def test_a_rejection_silences_only_the_asset_of_its_alias_and_only_this_attempt():
+    champion, report = ModelAsset("flight_delay"), ArtifactAsset("report")
+    decayed = Asset(name="mirror", uri="mlflow://flight_delay/shadow")
+    task = PromoteModelOperator(**OPTIONS, outlets=[champion, report, decayed])
+    running = task.prepare_for_execution()
+    running._silence({"ti": FakeTaskInstance(running)})
+    assert running.outlets == [report, decayed]
+    assert task.outlets == [champion, report, decayed]
