@@ -59,6 +59,8 @@ def prepare_call(
         refs.extend(found)
         if found:
             stored.add(name)
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            stored.update(key for key, item in value.items() if any(refs_in(item)))
         bound.arguments[name] = load_refs(value, skip=name in as_refs)
 
     complete = inspect.BoundArguments(signature, bound.arguments.copy())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mlflow_server import MlflowServer
+from tests.support.mlflow_server import mlflow_server_in
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +28,9 @@ def airflow_db(airflow_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server, known to Airflow as the connection ``mlflow_default``."""
-    with MlflowServer(tmp_path_factory.mktemp("mlflow")) as server:
-        os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"] = json.dumps({"conn_type": "mlflow", "host": server.url})
-        yield server.url
+    with mlflow_server_in(tmp_path_factory.mktemp("mlflow")) as server:
+        os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"] = json.dumps({"conn_type": "mlflow", "host": server.uri})
+        yield server.uri
         del os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"]
 
 

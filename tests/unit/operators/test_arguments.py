@@ -107,6 +107,7 @@ def test_artifacts_are_loaded_wherever_they_stand(store, make_ref):
     assert call.args == ("value of a", "value of b")
     assert call.kwargs == {"parts": ["value of c", {"x": "value of d"}], "extra": "value of e"}
     assert [ref.version_id for ref in call.refs] == ["a", "b", "c", "d", "e"]
+    assert call.scalars == {}
 
 
 def test_a_parameter_annotated_as_reference_loads_nothing(store, make_ref):
