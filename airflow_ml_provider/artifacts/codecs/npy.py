@@ -32,11 +32,15 @@ def _check(dtype: np.dtype[Any]) -> None:
 
 
 def _header(array: np.ndarray[Any, Any], *, fortran: bool) -> bytes:
+    described: Any = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": fortran, "shape": array.shape}
     file = io.BytesIO()
-    npy._write_array_header(  # type: ignore[attr-defined]
-        file,
-        {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": fortran, "shape": array.shape},
-    )
+    try:
+        npy.write_array_header_1_0(file, described)
+    except UnicodeEncodeError as exc:
+        raise UnsupportedTypeError(f"an array of dtype {array.dtype}: name its fields in Latin letters") from exc
+    except ValueError:  # longer than 64 KiB
+        file = io.BytesIO()
+        npy.write_array_header_2_0(file, described)
     return file.getvalue()
 
 
@@ -55,15 +59,12 @@ def to_parts(array: np.ndarray[Any, Any]) -> list[memoryview]:
 
 def from_buffer(data: memoryview) -> np.ndarray[Any, Any]:
     """Read a ``.npy`` file; the array is writable and keeps ``data`` if that is writable."""
-    head = io.BytesIO(data[: 1 << 16])
+    head = io.BytesIO(data[: 1 << 20])
     version = npy.read_magic(head)
-    reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    if version not in ((1, 0), (2, 0), (3, 0)):
+    if version not in ((1, 0), (2, 0)):
         raise ArtifactCorruptError(f"an array in version {version} of the npy format")
-    if version == (3, 0):  # names of fields in UTF-8
-        shape, fortran, dtype = npy._read_array_header(head, version)  # type: ignore[attr-defined]
-    else:
-        shape, fortran, dtype = reader(head, max_header_size=1 << 16)
+    reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = reader(head, max_header_size=1 << 20)
     if dtype.hasobject:
         raise ArtifactCorruptError("an array of Python objects, which this store never writes")
     count = int(np.prod(shape, dtype=np.int64))

@@ -1,0 +1,475 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+pandas frames, series and indexes as Arrow columns, and back, exactly.
+
+Each column is turned by its dtype here rather than by ``pyarrow.Table.from_pandas``, which changes what it cannot
+express: NaN becomes null, mixed objects fail, labels become text. A column of Python objects that are not all text,
+bytes or booleans is written cell by cell as JSON, typed. What no form carries raises and names the column.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np  # noqa: TID253 - this module is imported on first use
+import pandas as pd  # noqa: TID253
+import pyarrow as pa  # noqa: TID253
+
+from airflow_ml_provider.artifacts import preview
+from airflow_ml_provider.artifacts.scalars import zone_from_json, zone_to_json
+from airflow_ml_provider.artifacts.values import from_plain, to_plain
+from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedFormatError, UnsupportedTypeError
+
+Described = dict[str, Any]
+
+_MAX_SCHEMA_COLUMNS = 200
+
+
+class _Columns:
+    """Arrow columns in the making."""
+
+    def __init__(self) -> None:
+        self.arrays: list[Any] = []
+        self.names: list[str] = []
+
+    def add(self, name: str, array: Any) -> int:
+        self.arrays.append(array)
+        self.names.append(name)
+        return len(self.arrays) - 1
+
+    def table(self) -> pa.Table:
+        return pa.Table.from_arrays(self.arrays, names=self.names)
+
+
+def to_arrow(value: Any) -> tuple[pa.Table, Described, dict[str, Any], Any]:
+    """Return the columns, the description of the rest, and the schema and preview for people."""
+    columns = _Columns()
+    if isinstance(value, pd.DataFrame):
+        described = _describe_frame(value, columns)
+        schema = {
+            "columns": [
+                {"name": preview.short(_label(name)), "type": preview.short(str(dtype))}
+                for name, dtype in zip(value.columns[:_MAX_SCHEMA_COLUMNS], value.dtypes, strict=False)
+            ],
+            "rows": len(value),
+        }
+        if value.shape[1] > _MAX_SCHEMA_COLUMNS:
+            schema["column_count"] = value.shape[1]
+        shown = _preview(value)
+    elif isinstance(value, pd.Series):
+        described = {
+            "kind": "series",
+            "index": _describe_index(value.index, columns, "the index"),
+            "name": to_plain(value.name, "the series' name"),
+            "attrs": _attrs(value),
+            "flags": value.flags.allows_duplicate_labels,
+            "column": _add(columns, "values", value.array, f"series {_label(value.name)!r}"),
+        }
+        schema = {"type": preview.short(str(value.dtype)), "rows": len(value), "name": preview.short(_label(value.name))}
+        shown = preview.fit([preview.cell(item) for item in value.iloc[: preview.MAX_ROWS].tolist()])
+    else:
+        described = {"kind": "index", "index": _describe_index(value, columns, "the index")}
+        schema = {"type": preview.short(str(value.dtype)), "rows": len(value)}
+        shown = preview.fit([preview.cell(item) for item in value[: preview.MAX_ROWS].tolist()])
+    return columns.table(), described, schema, shown
+
+
+def from_arrow(table: pa.Table, described: Described) -> Any:
+    if described["kind"] == "index":
+        return _make_index(described["index"], table)
+    index = _make_index(described["index"], table)
+    if described["kind"] == "series":
+        array = _make(described["column"], table)
+        series = pd.Series(
+            array, index=index, name=from_plain(described["name"]), copy=True, dtype=array.dtype
+        )
+        return _finish(series, described)
+    if described["kind"] != "frame":
+        raise ArtifactCorruptError(f"a pandas object of the unknown kind {described['kind']!r}")
+    arrays = {}
+    for number, column in enumerate(described["columns"]):
+        array = _make(column, table)
+        # A bare array of objects would be looked through for text.
+        arrays[number] = pd.Series(array, index=index, dtype=object) if array.dtype == object else array
+    # Copying gathers columns of one type into blocks that the user may write to.
+    frame = pd.DataFrame(arrays, index=index, copy=True)
+    frame.columns = _labels_from(described["labels"])
+    return _finish(frame, described)
+
+
+def _finish(made: Any, described: Described) -> Any:
+    made.attrs = from_plain(described["attrs"])
+    return made if described["flags"] else made.set_flags(allows_duplicate_labels=False)
+
+
+def _attrs(value: Any) -> Any:
+    return to_plain(dict(value.attrs), "attrs") if value.attrs else {}
+
+
+def _label(name: Any) -> str:
+    return name if isinstance(name, str) else repr(_item(name))
+
+
+def _describe_frame(frame: pd.DataFrame, columns: _Columns) -> Described:
+    plain = frame.columns.is_unique and all(type(name) is str and _is_text(name) for name in frame.columns)
+    found = []
+    for number in range(frame.shape[1]):
+        name = frame.columns[number]
+        found.append(
+            _add(columns, name if plain else str(number), frame.iloc[:, number].array, f"column {_label(name)!r}")
+        )
+    return {
+        "kind": "frame",
+        "columns": found,
+        "index": _describe_index(frame.index, columns, "the index"),
+        "labels": _labels_to(frame.columns),
+        "attrs": _attrs(frame),
+        "flags": frame.flags.allows_duplicate_labels,
+    }
+
+
+def _labels_to(labels: pd.Index) -> Described:
+    """Column labels stand beside the columns, for they have another length."""
+    columns = _Columns()
+    described = _describe_index(labels, columns, "the column labels")
+    if not columns.arrays:
+        return {"index": described}
+    table = columns.table()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return {"index": described, "ipc": base64.b64encode(sink.getvalue()).decode("ascii")}
+
+
+def _labels_from(described: Described) -> pd.Index:
+    table = pa.table({})
+    if "ipc" in described:
+        table = pa.ipc.open_stream(base64.b64decode(described["ipc"])).read_all()
+    return _make_index(described["index"], table)
+
+
+# -- indexes
+
+
+def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described:
+    names = [to_plain(name, f"a name of {where}") for name in index.names]
+    if type(index) is pd.RangeIndex:
+        return {"index": "range", "range": [index.start, index.stop, index.step], "names": names}
+    if type(index) is pd.MultiIndex:
+        levels = []
+        for number, (level, codes) in enumerate(zip(index.levels, index.codes, strict=True)):
+            holder = _Columns()
+            inner = _describe_index(level, holder, f"level {number} of {where}")
+            if not holder.arrays:  # a range
+                holder.add("level", pa.array(level.to_numpy()))
+            dictionary = pa.DictionaryArray.from_arrays(_codes(codes), holder.arrays[0])
+            levels.append({"at": columns.add(f"__level_{number}__", dictionary), "codes": str(codes.dtype), "of": inner})
+        return {"index": "multi", "levels": levels, "names": names, "sortorder": index.sortorder}
+    described = {
+        "index": type(index).__name__,
+        "names": names,
+        "column": _add(columns, "__index__", index.array, where),
+    }
+    freq = getattr(index, "freq", None)
+    if freq is not None and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
+        if pd.tseries.frequencies.to_offset(freq.freqstr) != freq:
+            raise UnsupportedTypeError(f"{where} has the frequency {freq!r}, which its name does not tell in full")
+        described["freq"] = freq.freqstr
+    return described
+
+
+def _make_index(described: Described, table: pa.Table) -> pd.Index:
+    names = [from_plain(name) for name in described["names"]]
+    if described["index"] == "range":
+        return pd.RangeIndex(*described["range"], name=names[0])
+    if described["index"] == "multi":
+        levels = []
+        codes = []
+        for level in described["levels"]:
+            array = _one(table.column(level["at"]))
+            codes.append(_codes_back(array, level["codes"]))
+            levels.append(_make_index(_first(level["of"]), pa.table({"level": array.dictionary})))
+        return pd.MultiIndex(
+            levels=levels, codes=codes, names=names, sortorder=described["sortorder"], verify_integrity=False
+        )
+    array = _make(described["column"], table)
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.copy()
+    index = pd.Index(array, name=names[0], dtype=array.dtype, tupleize_cols=False)
+    if described.get("freq") is not None:
+        index.freq = described["freq"]  # type: ignore[attr-defined]
+    if type(index).__name__ != described["index"]:
+        raise UnsupportedFormatError(
+            f"an index of type {described['index']} comes back as {type(index).__name__} in pandas {pd.__version__}"
+        )
+    return index
+
+
+def _first(described: Described) -> Described:
+    """The same description for a table that holds nothing but this column."""
+    if "column" not in described:
+        return described
+    return {**described, "column": {**described["column"], "at": 0}}
+
+
+def _codes(codes: Any) -> pa.Array:
+    codes = np.asarray(codes)
+    return pa.array(codes, mask=codes < 0)
+
+
+def _codes_back(array: pa.DictionaryArray, dtype: str) -> Any:
+    indices = array.indices
+    if indices.null_count:
+        indices = indices.fill_null(-1)
+    return indices.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+
+
+def _one(column: Any) -> Any:
+    """A column as one array."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    combined = column.combine_chunks()
+    if isinstance(combined, pa.ChunkedArray):
+        return combined.chunk(0) if combined.num_chunks else pa.array([], type=combined.type)
+    return combined
+
+
+# -- columns
+
+
+def _add(columns: _Columns, name: str, array: Any, where: str) -> Described:
+    try:
+        stored, described = _turn(array, where)
+    except (pa.ArrowException, OverflowError) as exc:
+        raise UnsupportedTypeError(f"{where} of dtype {array.dtype} cannot be stored exactly: {exc}") from exc
+    return {**described, "at": columns.add(name, stored)}
+
+
+def _turn(array: Any, where: str) -> tuple[Any, Described]:
+    """Return a pandas array as an Arrow array, and what Arrow does not say about it."""
+    if isinstance(array, pd.arrays.NumpyExtensionArray):
+        return _turn_numpy(array.to_numpy(), where)
+    dtype = array.dtype
+    if isinstance(dtype, np.dtype):
+        return _turn_numpy(np.asarray(array), where)
+    if isinstance(dtype, pd.CategoricalDtype):
+        holder = _Columns()
+        inner = _describe_index(dtype.categories, holder, f"the categories of {where}")
+        if not holder.arrays:  # a range
+            holder.add("level", pa.array(dtype.categories.to_numpy()))
+        dictionary = pa.DictionaryArray.from_arrays(_codes(array.codes), holder.arrays[0], ordered=bool(dtype.ordered))
+        return dictionary, {"as": "category", "of": inner, "ordered": dtype.ordered, "codes": str(array.codes.dtype)}
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        try:
+            zone = zone_to_json(dtype.tz)
+        except UnsupportedTypeError as exc:
+            raise UnsupportedTypeError(f"{where} of dtype {dtype} cannot be stored exactly: {exc}") from exc
+        micros = array.asi8
+        stored = pa.array(micros, mask=micros == pd.NaT._value if array._hasna else None).cast(
+            pa.timestamp(dtype.unit, tz="UTC")
+        )
+        return stored, {"as": "datetimetz", "unit": dtype.unit, "tz": zone}
+    if isinstance(dtype, pd.PeriodDtype):
+        return pa.array(array.asi8), {"as": "period", "dtype": str(dtype)}
+    if isinstance(dtype, pd.IntervalDtype):
+        left, inner_left = _turn(pd.Index(array.left).array, where)
+        right, inner_right = _turn(pd.Index(array.right).array, where)
+        stored = pa.StructArray.from_arrays([_one(left), _one(right)], names=["left", "right"])
+        return stored, {"as": "interval", "closed": dtype.closed, "left": inner_left, "right": inner_right}
+    if isinstance(dtype, pd.StringDtype):
+        stored = _one(pa.array(array, type=pa.large_string()))
+        missing = "nan" if dtype.na_value is not pd.NA else "NA"
+        return stored, {"as": "string", "storage": dtype.storage, "na": missing}
+    if isinstance(dtype, pd.ArrowDtype):
+        return _one(pa.array(array)), {"as": "arrow"}
+    if isinstance(array, (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)):
+        return _one(pa.array(array)), {"as": "masked", "dtype": str(dtype)}
+    advice = "; call .sparse.to_dense() first" if isinstance(dtype, pd.SparseDtype) else "; convert it with .astype(...)"
+    raise UnsupportedTypeError(f"{where} has the dtype {dtype}, which cannot be stored exactly{advice}")
+
+
+def _turn_numpy(values: Any, where: str) -> tuple[Any, Described]:
+    dtype = values.dtype
+    if dtype.kind == "O":
+        return _turn_objects(values, where)
+    if not dtype.isnative:
+        raise UnsupportedTypeError(f"{where} has the byte order of another machine ({dtype}); convert it first")
+    if dtype.kind in "mM":
+        unit = np.datetime_data(dtype)[0]
+        if unit in ("s", "ms", "us", "ns") and np.datetime_data(dtype)[1] == 1:
+            return pa.array(np.ascontiguousarray(values)), {"as": "numpy", "dtype": dtype.str}
+    elif dtype.kind in "biu" or dtype.str[1:] in ("f2", "f4", "f8"):
+        return pa.array(np.ascontiguousarray(values), from_pandas=False), {"as": "numpy", "dtype": dtype.str}
+    if dtype.kind not in "cfmM":
+        raise UnsupportedTypeError(f"{where} has the dtype {dtype}, which cannot be stored exactly")
+    data = np.ascontiguousarray(values)
+    stored = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(dtype.itemsize), len(data), [None, pa.py_buffer(data.tobytes())]
+    )
+    return stored, {"as": "binary", "dtype": dtype.str}
+
+
+_UNIFORM = {str: ("text", pa.large_string()), bytes: ("bytes", pa.large_binary()), bool: ("bool", pa.bool_())}
+
+
+def _turn_objects(values: Any, where: str) -> tuple[Any, Described]:
+    """Return a column of Python objects; one of the simple forms, else JSON for each cell."""
+    items = values.tolist()
+    kinds = set(map(type, items))
+    missing = "None"
+    if float in kinds and len(kinds) == 2 and all(item != item for item in items if type(item) is float):
+        missing = "nan"
+        uniform = kinds - {float}
+        items = [None if type(item) is float else item for item in items]
+    else:
+        uniform = kinds - {type(None)}
+    if len(uniform) == 1 and (form := _UNIFORM.get(next(iter(uniform)))):
+        try:
+            return pa.array(items, type=form[1]), {"as": "objects", "form": form[0], "missing": missing}
+        except (UnicodeEncodeError, pa.ArrowInvalid):
+            pass  # lone surrogates
+    if not uniform:
+        return pa.nulls(len(items)), {"as": "objects", "form": "missing", "missing": missing}
+    arrays = _turn_arrays(values.tolist()) if kinds <= {np.ndarray, type(None)} else None
+    if arrays is not None:
+        return arrays
+    cells = []
+    for number, item in enumerate(values.tolist()):
+        try:
+            cells.append(json.dumps(to_plain(item, "cell"), separators=(",", ":")))
+        except UnsupportedTypeError as exc:
+            raise UnsupportedTypeError(
+                f"{where} of dtype object holds {type(item).__name__} in row {number}, which cannot be stored "
+                "exactly; convert the column to one type (.astype(...)), or drop it"
+            ) from exc
+    return pa.array(cells, type=pa.large_string()), {"as": "objects", "form": "json", "missing": "None"}
+
+
+def _turn_arrays(items: Sequence[Any]) -> tuple[Any, Described] | None:
+    """Rows of one-dimensional arrays of one dtype, such as embeddings."""
+    found = [item for item in items if item is not None]
+    dtype = found[0].dtype
+    if not all(item.ndim == 1 and item.dtype == dtype for item in found):
+        return None
+    if dtype.kind not in "iu" and dtype.str[1:] not in ("f2", "f4", "f8"):
+        return None
+    if not dtype.isnative:
+        return None
+    lengths = np.fromiter((0 if item is None else len(item) for item in items), np.int64, len(items))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    mask = pa.array([item is None for item in items])
+    stored = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(found)), mask=mask)
+    return stored, {"as": "arrays", "dtype": dtype.str}
+
+
+def _make(described: Described, table: pa.Table) -> Any:
+    return _restore(_one(table.column(described["at"])), described)
+
+
+def _restore(array: Any, described: Described) -> Any:
+    """Return an Arrow array as the pandas or numpy array that :func:`_turn` was given."""
+    form = described["as"]
+    if form == "numpy":
+        dtype = np.dtype(described["dtype"])
+        values = array.to_numpy(zero_copy_only=False)
+        if values.dtype != dtype:
+            raise ArtifactCorruptError(f"a column of dtype {dtype} came back as {values.dtype}")
+        return values
+    if form == "binary":
+        dtype = np.dtype(described["dtype"])
+        data = array.buffers()[1]
+        start = array.offset * dtype.itemsize
+        return np.frombuffer(data, dtype, count=len(array), offset=start) if len(array) else np.empty(0, dtype)
+    if form == "objects":
+        return _restore_objects(array, described)
+    if form == "arrays":
+        return _restore_arrays(array, np.dtype(described["dtype"]))
+    if form == "category":
+        categories = _make_index(_first(described["of"]), pa.table({"level": array.dictionary}))
+        dtype = pd.CategoricalDtype(categories, ordered=described["ordered"])
+        return pd.Categorical.from_codes(_codes_back(array, described["codes"]), dtype=dtype, validate=False)
+    if form == "datetimetz":
+        numbers = array.cast(pa.int64())
+        numbers = numbers.fill_null(pd.NaT._value) if numbers.null_count else numbers
+        stamps = numbers.to_numpy(zero_copy_only=False).view(f"M8[{described['unit']}]")
+        zone = zone_from_json(described["tz"])
+        return pd.DatetimeIndex(stamps.copy()).tz_localize("UTC").tz_convert(zone).array
+    if form == "period":
+        dtype = pd.PeriodDtype(described["dtype"])
+        return pd.arrays.PeriodArray(array.to_numpy(zero_copy_only=False).copy(), dtype=dtype)
+    if form == "interval":
+        left = pd.Index(_restore(array.field(0), described["left"]))
+        right = pd.Index(_restore(array.field(1), described["right"]))
+        return pd.arrays.IntervalArray.from_arrays(left, right, closed=described["closed"])
+    if form == "string":
+        return _string_dtype(described).__from_arrow__(array)
+    if form == "arrow":
+        return pd.ArrowDtype(array.type).__from_arrow__(pa.chunked_array([array]))
+    if form == "masked":
+        return pd.api.types.pandas_dtype(described["dtype"]).__from_arrow__(array)
+    raise UnsupportedFormatError(f"a column in the unknown form {form!r}; a newer release wrote it")
+
+
+def _string_dtype(described: Described) -> Any:
+    if described["na"] == "NA":
+        return pd.StringDtype(described["storage"])
+    try:
+        return pd.StringDtype(described["storage"], na_value=np.nan)
+    except TypeError as exc:
+        raise UnsupportedFormatError(
+            f"text of the dtype 'str' needs pandas 3, here is {pd.__version__}; upgrade pandas, "
+            "or write the column as object or 'string'"
+        ) from exc
+
+
+def _restore_objects(array: Any, described: Described) -> Any:
+    missing = float("nan") if described["missing"] == "nan" else None
+    made = np.empty(len(array), dtype=object)
+    if described["form"] == "json":
+        for number, text in enumerate(array.to_pylist()):
+            made[number] = from_plain(json.loads(text))
+        return made
+    if described["form"] == "missing":
+        made[:] = missing
+        return made
+    found = array.to_numpy(zero_copy_only=False) if described["form"] != "bool" else array.to_pylist()
+    made[:] = found
+    if missing is not None and array.null_count:
+        made[np.asarray(array.is_null())] = missing
+    return made
+
+
+def _restore_arrays(array: Any, dtype: Any) -> Any:
+    flat = array.values.to_numpy(zero_copy_only=False).astype(dtype, copy=True)
+    offsets = array.offsets.to_numpy()
+    missing = np.asarray(array.is_null())
+    made = np.empty(len(array), dtype=object)
+    for number in range(len(array)):
+        if not missing[number]:
+            made[number] = flat[offsets[number] : offsets[number + 1]].copy()
+    return made
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name and not name.startswith("__")
+
+
+def _preview(frame: pd.DataFrame) -> Any:
+    shown = frame.iloc[: preview.MAX_ROWS, : preview.MAX_COLUMNS]
+    labels: list[Hashable] = list(shown.columns)
+    columns = [[preview.cell(_item(item)) for item in shown.iloc[:, number]] for number in range(len(labels))]
+    names = [preview.short(_label(label)) for label in labels]
+    return preview.fit([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+
+
+def _item(item: Any) -> Any:
+    return item.item() if isinstance(item, np.generic) and item.dtype.kind in "biuf" else item
