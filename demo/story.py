@@ -139,7 +139,8 @@ class Story:
                     f"{dag_id} {found.month}: {decision_text(found)} {seconds}", decision_style(found)
                 )
             case _ if dag_id == SCORING:
-                event = next(iter(self.airflow.upstream_asset_events(dag_id, run["dag_run_id"])), {})
+                events = self.airflow.upstream_asset_events(dag_id, run["dag_run_id"])
+                event = max(events, key=lambda each: str(each["timestamp"]), default={})
                 version = (event.get("extra") or {}).get("version", "?")
                 self.output.line(f"{dag_id}: ran because version {version} became champion {seconds}")
             case _ if dag_id == EVALUATION:
