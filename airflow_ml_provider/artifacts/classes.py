@@ -83,7 +83,9 @@ def find(name: str, allowed: Sequence[str]) -> type:
     if found is None and any(fnmatch.fnmatchcase(dotted, pattern) for pattern in allowed):
         found = _look_up(importlib.import_module(module), qualname)
         if found is None:
-            raise ClassChangedError(f"a value of {dotted} was stored, but {module!r} has no class {qualname!r} now")
+            raise ClassChangedError(
+                f"a value of {dotted} was stored, but {module!r} has no class {qualname!r} now"
+            )
     if found is None:
         raise UntrustedTypeError(
             f"a value of {dotted} was stored, but this process has not imported that class, and stored values "
@@ -112,7 +114,9 @@ def state_of(value: Any, kind: str) -> dict[str, dict[str, Any]]:
     cls = type(value)
     if kind == "enum":
         if value.name is None or cls.__members__.get(value.name) is not value:
-            raise UnsupportedTypeError(f"{value!r} is not one named member of {type_name(cls)}; return its value")
+            raise UnsupportedTypeError(
+                f"{value!r} is not one named member of {type_name(cls)}; return its value"
+            )
         return {"member": {"name": value.name, "value": value.value}}
     if kind == "namedtuple":
         return {"fields": dict(zip(cls._fields, value, strict=True))}
@@ -145,7 +149,9 @@ def field_names(cls: type, kind: str) -> list[str]:
     return sorted(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
 
 
-def rebuild(name: str, kind: str, defined: list[str], state: dict[str, dict[str, Any]], allowed: Sequence[str]) -> Any:
+def rebuild(
+    name: str, kind: str, defined: list[str], state: dict[str, dict[str, Any]], allowed: Sequence[str]
+) -> Any:
     """
     Make an object again from its state, without running its ``__init__`` or validators.
 
@@ -157,7 +163,11 @@ def rebuild(name: str, kind: str, defined: list[str], state: dict[str, dict[str,
     if kind == "enum":
         wanted = state["member"]
         member = cls.__members__.get(wanted["name"]) if issubclass(cls, enum.Enum) else None
-        if member is None or type(member.value) is not type(wanted["value"]) or member.value != wanted["value"]:
+        if (
+            member is None
+            or type(member.value) is not type(wanted["value"])
+            or member.value != wanted["value"]
+        ):
             now = None if member is None else member.value
             raise ClassChangedError(
                 f"{type_name(cls)}.{wanted['name']} was stored with the value {wanted['value']!r}; it is {now!r} now"

@@ -79,7 +79,9 @@ def to_envelope(ref: ArtifactRef, signer: Signer) -> dict[str, Any]:
             },
             "recorded_at": _to_text(ref.recorded_at),
             "effective_at": _to_text(ref.effective_at),
-            "data_interval": None if ref.data_interval is None else [_to_text(when) for when in ref.data_interval],
+            "data_interval": None
+            if ref.data_interval is None
+            else [_to_text(when) for when in ref.data_interval],
             "schema": ref.schema,
             "preview": ref.preview,
         }
@@ -117,7 +119,9 @@ def from_envelope(doc: Mapping[str, Any], signer: Signer) -> ArtifactRef:
             preview=doc["preview"],
         )
     except (KeyError, TypeError, ValueError, IndexError) as exc:
-        raise SignatureError(f"an envelope of kind {doc.get('kind')!r} is malformed: {exc}; re-run its task") from exc
+        raise SignatureError(
+            f"an envelope of kind {doc.get('kind')!r} is malformed: {exc}; re-run its task"
+        ) from exc
 
 
 def _to_text(when: datetime) -> str:

@@ -138,7 +138,9 @@ class ObjectStore:
         """Remove objects; those that are gone already are no error."""
         self._backend.delete([_check(key) for key in keys])
 
-    def list(self, prefix: str, *, after: str | None = None, limit: int | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str, *, after: str | None = None, limit: int | None = None
+    ) -> Iterator[ObjectInfo]:
         """
         Yield the objects whose keys begin with ``prefix``, in order of their bytes.
 
@@ -430,7 +432,8 @@ class _Bucket:
         if code == "NoSuchBucket" or "NoSuchBucket" in text:
             return f"there is no such bucket{at}; create it, or correct [ml_provider] artifact_root"
         if (
-            code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken")
+            code
+            in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken")
             or isinstance(exc, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError))
             or "403 Forbidden" in text
         ):
@@ -438,8 +441,12 @@ class _Bucket:
                 f"the server{at} refused the credentials ({code or 'access denied'}); "
                 "check the connection that [ml_provider] artifact_conn_id names, and its rights to the bucket"
             )
-        if re.search(r"error sending request|ConnectError|connect error|Connect\b|dns error|timed out|TimedOut", text):
-            return f"no answer{at or ' from the endpoint'}; check the endpoint of the connection and the network"
+        if re.search(
+            r"error sending request|ConnectError|connect error|Connect\b|dns error|timed out|TimedOut", text
+        ):
+            return (
+                f"no answer{at or ' from the endpoint'}; check the endpoint of the connection and the network"
+            )
         first = text.split("\n", 1)[0]
         for secret in ("access_key_id", "secret_access_key", "session_token"):
             if value := self._options.get(secret):
@@ -475,9 +482,7 @@ class _Bucket:
             # Large objects are written in parts, which become visible at once at the end. Should another
             # writer finish first, it is replaced: by the same content, for keys of large objects are hashes.
             if large:
-                obstore.put(
-                    self.store, key, data, use_multipart=True, chunk_size=16 << 20, max_concurrency=4
-                )
+                obstore.put(self.store, key, data, use_multipart=True, chunk_size=16 << 20, max_concurrency=4)
             else:
                 obstore.put(
                     self.store, key, data, mode="create" if create_only else "overwrite", use_multipart=False
@@ -506,7 +511,9 @@ class _Bucket:
         except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
             self._refuse(f"read {key}", exc)
         if filled != size:
-            raise ArtifactCorruptError(f"s3://{self.bucket}/{self._full(key)} ended after {filled} of {size} bytes")
+            raise ArtifactCorruptError(
+                f"s3://{self.bucket}/{self._full(key)} ended after {filled} of {size} bytes"
+            )
         return data
 
     def fetch(self, key: str, target: BinaryIO) -> int:

@@ -46,7 +46,9 @@ def zone_to_json(zone: dt.tzinfo | None) -> Any:
         return {"pendulum": zone.offset}  # type: ignore[attr-defined]
     if home.startswith("pytz.") and getattr(zone, "zone", None):
         return {"pytz": zone.zone}  # type: ignore[attr-defined]
-    raise UnsupportedTypeError(f"the time zone {zone!r} ({home}) has no name to find it by; use zoneinfo.ZoneInfo")
+    raise UnsupportedTypeError(
+        f"the time zone {zone!r} ({home}) has no name to find it by; use zoneinfo.ZoneInfo"
+    )
 
 
 def zone_from_json(found: Any) -> dt.tzinfo | None:
@@ -125,9 +127,14 @@ def _write_npy(value: Any) -> Fields:
     if not isinstance(value, np.ndarray):
         back = array[()]
         if type(back) is not type(value) or back.tobytes() != value.tobytes():
-            raise UnsupportedTypeError(f"{value!r} of type {type(value).__name__} would come back as {back!r}")
+            raise UnsupportedTypeError(
+                f"{value!r} of type {type(value).__name__} would come back as {back!r}"
+            )
     data = b"".join(npy.to_parts(array))
-    return {"npy": base64.b64encode(data).decode("ascii"), "text": str(value)[:40].encode("ascii", "replace").decode()}
+    return {
+        "npy": base64.b64encode(data).decode("ascii"),
+        "text": str(value)[:40].encode("ascii", "replace").decode(),
+    }
 
 
 def _read_npy(fields: Fields) -> Any:
@@ -137,7 +144,12 @@ def _read_npy(fields: Fields) -> Any:
 
 
 def _write_timestamp(value: Any) -> Fields:
-    return {"value": int(value.asm8.view("i8")), "unit": value.unit, "tz": zone_to_json(value.tz), "fold": value.fold}
+    return {
+        "value": int(value.asm8.view("i8")),
+        "unit": value.unit,
+        "tz": zone_to_json(value.tz),
+        "fold": value.fold,
+    }
 
 
 def _read_timestamp(fields: Fields) -> Any:
@@ -167,8 +179,6 @@ def _pandas(name: str) -> Callable[[Fields], Any]:
 
 def _timedelta(value: dt.timedelta) -> Fields:
     return {"value": [value.days, value.seconds, value.microseconds], "text": str(value)}
-
-
 
 
 # type name -> (tag in the node, writer)
@@ -242,7 +252,10 @@ def write(value: Any, *, inside: bool = False) -> Fields | None:
     if found := _WRITERS.get(_ALIASES.get(name, name)):
         return {"type": found[0], **found[1](value)}
     if kind is str:  # called for text that JSON cannot carry only
-        return {"type": "str", "utf8": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode("ascii")}
+        return {
+            "type": "str",
+            "utf8": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode("ascii"),
+        }
     if is_numpy_scalar(value):
         if value.nbytes > MAX_INLINE_ARRAY_BYTES and not inside:
             return None

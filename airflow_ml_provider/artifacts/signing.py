@@ -48,9 +48,13 @@ class Signer:
         :raises SignatureError: otherwise.
         """
         found = doc.get(FIELD)
-        what = f"the {doc.get('kind')!r} named {doc.get('name')!r}" if "name" in doc else repr(doc.get("kind"))
+        what = (
+            f"the {doc.get('kind')!r} named {doc.get('name')!r}" if "name" in doc else repr(doc.get("kind"))
+        )
         if not isinstance(found, str):
-            raise SignatureError(f"{what} carries no signature, so this deployment did not write it; re-run its task")
+            raise SignatureError(
+                f"{what} carries no signature, so this deployment did not write it; re-run its task"
+            )
         try:
             expected = self.sign(doc)
         except (TypeError, ValueError) as exc:

@@ -123,7 +123,9 @@ class ArtifactStore:
         :raises UnsupportedTypeError: if no codec writes it.
         :raises StoreError: if the storage refuses or cannot be reached.
         """
-        session = _Session(self, check_name(name), _facts(producer, effective_at, data_interval, preview), None)
+        session = _Session(
+            self, check_name(name), _facts(producer, effective_at, data_interval, preview), None
+        )
         if isinstance(value, ArtifactRef):
             value = self.load(value)
         ref = session.whole(value, format)
@@ -263,7 +265,9 @@ class ArtifactStore:
 
     def versions(self, name: str, *, limit: int = 100) -> list[ArtifactRef]:
         """Return versions of ``name`` by wall clock, newest first."""
-        found = [entry.key for entry in self.objects.list(keys.versions_prefix(check_name(name)), limit=limit)]
+        found = [
+            entry.key for entry in self.objects.list(keys.versions_prefix(check_name(name)), limit=limit)
+        ]
         return list(_concurrently(self._manifest, found))
 
     def get(self, name: str, version_id: str | None = None) -> ArtifactRef:
@@ -338,7 +342,9 @@ class ArtifactStore:
             raise ArtifactCorruptError(f"{self.objects.root}/{key} is no manifest; delete it")
         ref = from_envelope(doc, self.signer)
         if keys.version_key(ref.name, ref.version_id) != key:
-            raise SignatureError(f"the manifest of {ref.uri} stands at {key}; somebody copied it there, delete it")
+            raise SignatureError(
+                f"the manifest of {ref.uri} stands at {key}; somebody copied it there, delete it"
+            )
         return replace(ref, _store=self)
 
 
@@ -365,7 +371,11 @@ class _Session:
             return tree
         size = json_size(tree)
         plain = size - (self._writer.envelope_bytes - before)
-        if plain > self._store.inline_max_bytes or size > MAX_TREE_BYTES or self._writer.depth > limits.MAX_DEPTH:
+        if (
+            plain > self._store.inline_max_bytes
+            or size > MAX_TREE_BYTES
+            or self._writer.depth > limits.MAX_DEPTH
+        ):
             ref = self._save(tree, self._name, registry.codec_of("tree-v1"), type(value))
             return to_envelope(ref, self._store.signer)
         return tree
@@ -375,7 +385,9 @@ class _Session:
         if format is not None:
             entry = registry.codec_of(format)
             if format == "json-v1" and limits.grade(value) == limits.NOWHERE:
-                raise UnsupportedTypeError(f"{registry.type_name(type(value))} is not what JSON carries exactly")
+                raise UnsupportedTypeError(
+                    f"{registry.type_name(type(value))} is not what JSON carries exactly"
+                )
             if format != "tree-v1":
                 return self._save(value, self._name, entry)
         elif (own := registry.codec_for(value, look_further=False)) is not None:

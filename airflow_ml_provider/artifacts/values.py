@@ -86,7 +86,9 @@ class Writer:
         try:
             return self._place(value, name, 0, inside=False)
         except RecursionError:
-            raise UnsupportedTypeError(f"{name!r} contains itself, or is nested too deep to be written") from None
+            raise UnsupportedTypeError(
+                f"{name!r} contains itself, or is nested too deep to be written"
+            ) from None
 
     def _place(self, value: Any, name: str, depth: int, *, inside: bool) -> Any:
         self.depth = max(self.depth, depth)
@@ -103,10 +105,13 @@ class Writer:
                     return self._node({"type": "json", "text": text}, inside=inside)
             return self._artifact(value, name, "json-v1")
         if type(value) is list:
-            return [self._place(item, f"{name}.{i}", depth + 1, inside=inside) for i, item in enumerate(value)]
+            return [
+                self._place(item, f"{name}.{i}", depth + 1, inside=inside) for i, item in enumerate(value)
+            ]
         if type(value) is dict and _keeps_shape(value):
             return {
-                key: self._place(item, f"{name}.{key}", depth + 1, inside=inside) for key, item in value.items()
+                key: self._place(item, f"{name}.{key}", depth + 1, inside=inside)
+                for key, item in value.items()
             }
         return self._describe(value, name, depth, inside=inside)
 
@@ -160,7 +165,10 @@ class Writer:
             fields = {"type": "tuple", "items": items(value)}
         elif cls in (set, frozenset):
             # Their order depends on the process; the text's does not.
-            fields = {"type": cls.__name__, "items": sorted(items(value), key=lambda item: json.dumps(item, sort_keys=True))}
+            fields = {
+                "type": cls.__name__,
+                "items": sorted(items(value), key=lambda item: json.dumps(item, sort_keys=True)),
+            }
         elif cls in (dict, collections.OrderedDict, collections.Counter):
             fields = {"type": cls.__name__, "items": pairs(value)}
         elif cls is collections.deque:
@@ -191,7 +199,10 @@ class Writer:
         kind_of = classes.kind_of(value)
         if kind_of is not None and self._save is not None:
             state = {
-                part: [[key, self._place(item, f"{name}.{key}", depth + 1, inside=True)] for key, item in found.items()]
+                part: [
+                    [key, self._place(item, f"{name}.{key}", depth + 1, inside=True)]
+                    for key, item in found.items()
+                ]
                 for part, found in classes.state_of(value, kind_of).items()
             }
             fields = {"type": kind_of, "class": classes.name_of(cls), "state": state}
@@ -209,7 +220,9 @@ class Writer:
             raise registry.refuse(value, name) from exc
         if limits.grade(other) == limits.NOWHERE:
             raise registry.refuse(value, name)
-        return self._node({"type": "other", "value": self._place(other, name, depth + 1, inside=True)}, inside=inside)
+        return self._node(
+            {"type": "other", "value": self._place(other, name, depth + 1, inside=True)}, inside=inside
+        )
 
 
 def _keeps_shape(value: dict[Any, Any]) -> bool:
@@ -293,7 +306,9 @@ class Reader:
             return self._artifact(tree, as_refs)
         if kind in VALUE_KINDS:
             module, class_name = VALUE_KINDS[kind]
-            body = {key: self._resolve(item, False) for key, item in tree.items() if key not in ("kind", FIELD)}
+            body = {
+                key: self._resolve(item, False) for key, item in tree.items() if key not in ("kind", FIELD)
+            }
             return getattr(importlib.import_module(module), class_name).from_json(body)
         return self._object(tree, as_refs)
 
@@ -341,11 +356,15 @@ class Reader:
             return classes.rebuild(tree["class"], tag, tree.get("defined", []), state, self._allowed)
         if tag == "other":
             if self._fallback is None:
-                raise UnsupportedFormatError("a value written by Airflow's serde can be read inside Airflow only")
+                raise UnsupportedFormatError(
+                    "a value written by Airflow's serde can be read inside Airflow only"
+                )
             return self._fallback(self._resolve(tree["value"], False))
         known, value = scalars.read(tree)
         if not known:
-            raise UnsupportedFormatError(f"a stored object of the type {tag!r} was written by another release")
+            raise UnsupportedFormatError(
+                f"a stored object of the type {tag!r} was written by another release"
+            )
         return value
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``arrow-v1``: an Arrow IPC file, its buffers compressed with lz4 or zstd.
+``arrow-v1``: an Arrow IPC file, its buffers compressed with zstd.
 
 Tables and record batches are stored as they are. Frames, series and indexes of pandas carry a description of what
 Arrow does not say, under ``airflow_ml_provider`` in the schema's metadata. Any Arrow reader opens the file.
@@ -18,7 +18,8 @@ from airflow_ml_provider.artifacts.codecs.registry import Encoded, Stored, type_
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError
 
 _KEY = b"airflow_ml_provider"
-_COMPRESSION = "lz4"
+# A fifth smaller and slower than lz4 on disk; faster as soon as a network carries it.
+_COMPRESSION = "zstd"
 # Compressed in parallel by column; below this the threads cost more.
 _SMALL_BYTES = 64 << 10
 
@@ -37,7 +38,9 @@ def dump(value: Any) -> Encoded:
 def _dump_arrow(value: pa.Table | pa.RecordBatch) -> Encoded:
     metadata = dict(value.schema.metadata or {})
     if _KEY in metadata:
-        raise UnsupportedTypeError(f"the schema's metadata key {_KEY.decode()!r} is this store's own; remove it")
+        raise UnsupportedTypeError(
+            f"the schema's metadata key {_KEY.decode()!r} is this store's own; remove it"
+        )
     is_batch = isinstance(value, pa.RecordBatch)
     described = {"kind": "batch" if is_batch else "table", "metadata": value.schema.metadata is not None}
     table = pa.Table.from_batches([value]) if is_batch else value
@@ -62,7 +65,9 @@ def _dump_arrow(value: pa.Table | pa.RecordBatch) -> Encoded:
 
 def _preview(value: pa.Table | pa.RecordBatch) -> Any:
     rows = []
-    columns = [(preview.short(name), index) for index, name in enumerate(value.schema.names[: preview.MAX_COLUMNS])]
+    columns = [
+        (preview.short(name), index) for index, name in enumerate(value.schema.names[: preview.MAX_COLUMNS])
+    ]
     for number in range(min(preview.MAX_ROWS, value.num_rows)):
         try:
             rows.append({name: preview.cell(value.column(index)[number].as_py()) for name, index in columns})

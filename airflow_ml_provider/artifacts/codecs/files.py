@@ -27,9 +27,13 @@ def regular(path: Path) -> Path:
             "return str(path) if the text is the value"
         ) from exc
     if stat.S_ISLNK(mode):
-        raise UnsupportedTypeError(f"{str(path)!r} is a symbolic link; return path.resolve() to store what it names")
+        raise UnsupportedTypeError(
+            f"{str(path)!r} is a symbolic link; return path.resolve() to store what it names"
+        )
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UnsupportedTypeError(f"{str(path)!r} is neither a file nor a folder, so it has no content to store")
+        raise UnsupportedTypeError(
+            f"{str(path)!r} is neither a file nor a folder, so it has no content to store"
+        )
     return path.absolute()
 
 

@@ -68,7 +68,11 @@ def to_arrow(value: Any) -> tuple[pa.Table, Described, dict[str, Any], Any]:
             "flags": value.flags.allows_duplicate_labels,
             "column": _add(columns, "values", value.array, f"series {_label(value.name)!r}"),
         }
-        schema = {"type": preview.short(str(value.dtype)), "rows": len(value), "name": preview.short(_label(value.name))}
+        schema = {
+            "type": preview.short(str(value.dtype)),
+            "rows": len(value),
+            "name": preview.short(_label(value.name)),
+        }
         shown = preview.fit([preview.cell(item) for item in value.iloc[: preview.MAX_ROWS].tolist()])
     else:
         described = {"kind": "index", "index": _describe_index(value, columns, "the index")}
@@ -119,7 +123,12 @@ def _describe_frame(frame: pd.DataFrame, columns: _Columns) -> Described:
     for number in range(frame.shape[1]):
         name = frame.columns[number]
         found.append(
-            _add(columns, name if plain else str(number), frame.iloc[:, number].array, f"column {_label(name)!r}")
+            _add(
+                columns,
+                name if plain else str(number),
+                frame.iloc[:, number].array,
+                f"column {_label(name)!r}",
+            )
         )
     return {
         "kind": "frame",
@@ -166,7 +175,9 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
             if not holder.arrays:  # a range
                 holder.add("level", pa.array(level.to_numpy()))
             dictionary = pa.DictionaryArray.from_arrays(_codes(codes), holder.arrays[0])
-            levels.append({"at": columns.add(f"__level_{number}__", dictionary), "codes": str(codes.dtype), "of": inner})
+            levels.append(
+                {"at": columns.add(f"__level_{number}__", dictionary), "codes": str(codes.dtype), "of": inner}
+            )
         return {"index": "multi", "levels": levels, "names": names, "sortorder": index.sortorder}
     described = {
         "index": type(index).__name__,
@@ -176,7 +187,9 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
     freq = getattr(index, "freq", None)
     if freq is not None and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
         if pd.tseries.frequencies.to_offset(freq.freqstr) != freq:
-            raise UnsupportedTypeError(f"{where} has the frequency {freq!r}, which its name does not tell in full")
+            raise UnsupportedTypeError(
+                f"{where} has the frequency {freq!r}, which its name does not tell in full"
+            )
         described["freq"] = freq.freqstr
     return described
 
@@ -252,7 +265,7 @@ def _add(columns: _Columns, name: str, array: Any, where: str) -> Described:
 
 def _turn(array: Any, where: str) -> tuple[Any, Described]:
     """Return a pandas array as an Arrow array, and what Arrow does not say about it."""
-    if isinstance(array, pd.arrays.NumpyExtensionArray):
+    if type(array) is pd.arrays.NumpyExtensionArray:
         return _turn_numpy(array.to_numpy(), where)
     dtype = array.dtype
     if isinstance(dtype, np.dtype):
@@ -262,8 +275,15 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:
         inner = _describe_index(dtype.categories, holder, f"the categories of {where}")
         if not holder.arrays:  # a range
             holder.add("level", pa.array(dtype.categories.to_numpy()))
-        dictionary = pa.DictionaryArray.from_arrays(_codes(array.codes), holder.arrays[0], ordered=bool(dtype.ordered))
-        return dictionary, {"as": "category", "of": inner, "ordered": dtype.ordered, "codes": str(array.codes.dtype)}
+        dictionary = pa.DictionaryArray.from_arrays(
+            _codes(array.codes), holder.arrays[0], ordered=bool(dtype.ordered)
+        )
+        return dictionary, {
+            "as": "category",
+            "of": inner,
+            "ordered": dtype.ordered,
+            "codes": str(array.codes.dtype),
+        }
     if isinstance(dtype, pd.DatetimeTZDtype):
         try:
             zone = zone_to_json(dtype.tz)
@@ -289,7 +309,11 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:
         return _one(pa.array(array)), {"as": "arrow"}
     if isinstance(array, (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)):
         return _one(pa.array(array)), {"as": "masked", "dtype": str(dtype)}
-    advice = "; call .sparse.to_dense() first" if isinstance(dtype, pd.SparseDtype) else "; convert it with .astype(...)"
+    advice = (
+        "; call .sparse.to_dense() first"
+        if isinstance(dtype, pd.SparseDtype)
+        else "; convert it with .astype(...)"
+    )
     raise UnsupportedTypeError(f"{where} has the dtype {dtype}, which cannot be stored exactly{advice}")
 
 
@@ -298,7 +322,9 @@ def _turn_numpy(values: Any, where: str) -> tuple[Any, Described]:
     if dtype.kind == "O":
         return _turn_objects(values, where)
     if not dtype.isnative:
-        raise UnsupportedTypeError(f"{where} has the byte order of another machine ({dtype}); convert it first")
+        raise UnsupportedTypeError(
+            f"{where} has the byte order of another machine ({dtype}); convert it first"
+        )
     if dtype.kind in "mM":
         unit = np.datetime_data(dtype)[0]
         if unit in ("s", "ms", "us", "ns") and np.datetime_data(dtype)[1] == 1:
@@ -384,7 +410,9 @@ def _restore(array: Any, described: Described) -> Any:
         dtype = np.dtype(described["dtype"])
         data = array.buffers()[1]
         start = array.offset * dtype.itemsize
-        return np.frombuffer(data, dtype, count=len(array), offset=start) if len(array) else np.empty(0, dtype)
+        return (
+            np.frombuffer(data, dtype, count=len(array), offset=start) if len(array) else np.empty(0, dtype)
+        )
     if form == "objects":
         return _restore_objects(array, described)
     if form == "arrays":

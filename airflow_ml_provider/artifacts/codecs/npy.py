@@ -32,12 +32,18 @@ def _check(dtype: np.dtype[Any]) -> None:
 
 
 def _header(array: np.ndarray[Any, Any], *, fortran: bool) -> bytes:
-    described: Any = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": fortran, "shape": array.shape}
+    described: Any = {
+        "descr": npy.dtype_to_descr(array.dtype),
+        "fortran_order": fortran,
+        "shape": array.shape,
+    }
     file = io.BytesIO()
     try:
         npy.write_array_header_1_0(file, described)
     except UnicodeEncodeError as exc:
-        raise UnsupportedTypeError(f"an array of dtype {array.dtype}: name its fields in Latin letters") from exc
+        raise UnsupportedTypeError(
+            f"an array of dtype {array.dtype}: name its fields in Latin letters"
+        ) from exc
     except ValueError:  # longer than 64 KiB
         file = io.BytesIO()
         npy.write_array_header_2_0(file, described)

@@ -33,7 +33,14 @@ _TRUSTED = (
     "scipy.sparse.*",
 )
 # Test helpers and compilers run text; nothing that is fitted refers to them.
-_NEVER = ("sklearn.*test*", "sklearn.datasets.*", "sklearn.externals.*", "numpy.*test*", "numpy.*f2py*", "numpy.*load*")
+_NEVER = (
+    "sklearn.*test*",
+    "sklearn.datasets.*",
+    "sklearn.externals.*",
+    "numpy.*test*",
+    "numpy.*f2py*",
+    "numpy.*load*",
+)
 
 
 def _untrusted(names: list[str], allowed: tuple[str, ...]) -> list[str]:
@@ -58,9 +65,15 @@ def dump(value: Any) -> Encoded:
         ) from exc
     # What nobody could load is refused now rather than in the next task.
     if unknown := _untrusted(skops_io.get_untrusted_types(data=archive), ()):
-        own = [name for name in unknown if name.split(".")[0] not in ("builtins", "os", "sys", "posix", "subprocess")]
+        own = [
+            name
+            for name in unknown
+            if name.split(".")[0] not in ("builtins", "os", "sys", "posix", "subprocess")
+        ]
         if own != unknown:
-            raise UnsupportedTypeError(f"{type_name(type(value))} holds {unknown}, which is never loaded back")
+            raise UnsupportedTypeError(
+                f"{type_name(type(value))} holds {unknown}, which is never loaded back"
+            )
     plain = _canonical(archive)
     compressed = zstandard.ZstdCompressor(level=1, threads=0).compress(plain)
     return Encoded(
@@ -142,7 +155,9 @@ def _params(value: Any) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - a summary never fails the task
         return {}
     shown = {
-        str(key): preview.cell(item) if isinstance(item, (str, int, float, bool, type(None))) else _class_of(item)
+        str(key): preview.cell(item)
+        if isinstance(item, (str, int, float, bool, type(None)))
+        else _class_of(item)
         for key, item in list(params.items())[:40]
     }
     return preview.fit(shown) or {}
