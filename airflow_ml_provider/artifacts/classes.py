@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects of the user's own classes: their state as JSON, and the classes found again without importing anything.
+Objects of the user's own classes: their state as JSON, and the classes found again without importing
+anything.
 
-A class is taken from ``sys.modules`` only: a task has imported its DAG file, and a stored name must not make it
-import more. Airflow names a DAG file's module ``unusual_prefix_<hash>_<stem>`` with a hash of its path, which may
-differ between workers, so there the stem decides.
+A class is taken from ``sys.modules`` only: a task has imported its DAG file, and a stored name must not make
+it import more. Airflow names a DAG file's module ``unusual_prefix_<hash>_<stem>`` with a hash of its path,
+which may differ between workers, so there the stem decides.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def kind_of(value: Any) -> str | None:
         return "enum"
     if isinstance(value, tuple):
         return "namedtuple" if isinstance(getattr(cls, "_fields", None), tuple) else None
-    if isinstance(value, _CONTAINERS) or isinstance(value, type):
+    if isinstance(value, (*_CONTAINERS, type)):
         return None
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
@@ -49,7 +50,8 @@ def name_of(cls: type) -> str:
     """
     if _look_up(sys.modules.get(cls.__module__), cls.__qualname__) is not cls:
         raise UnsupportedTypeError(
-            f"values of {type_name(cls)} cannot be read back, because the class is not found under that name; "
+            f"values of {type_name(cls)} cannot be read back, because the class is not found "
+            "under that name; "
             "define it at the top of a module"
         )
     return f"{cls.__module__}:{cls.__qualname__}"
@@ -76,7 +78,8 @@ def find(name: str, allowed: Sequence[str]) -> type:
         }
         if len(candidates) > 1:
             raise UntrustedTypeError(
-                f"{len(candidates)} DAG files named {stem!r} define {qualname!r}; move the class to a module of its own"
+                f"{len(candidates)} DAG files named {stem!r} define {qualname!r}; "
+                "move the class to a module of its own"
             )
         found = next(iter(candidates.values()), None)
     dotted = f"{module}.{qualname}"
@@ -88,7 +91,8 @@ def find(name: str, allowed: Sequence[str]) -> type:
             )
     if found is None:
         raise UntrustedTypeError(
-            f"a value of {dotted} was stored, but this process has not imported that class, and stored values "
+            f"a value of {dotted} was stored, but this process has not imported that class, and "
+            "stored values "
             "import nothing; import it in the DAG file, or add it to [ml_provider] allowed_classes"
         )
     return found
@@ -125,7 +129,7 @@ def state_of(value: Any, kind: str) -> dict[str, dict[str, Any]]:
         private = state["__pydantic_private__"]
         return {
             "fields": dict(state["__dict__"]),
-            "set": {name: None for name in sorted(state["__pydantic_fields_set__"])},
+            "set": dict.fromkeys(sorted(state["__pydantic_fields_set__"])),
             **({} if state["__pydantic_extra__"] is None else {"extra": dict(state["__pydantic_extra__"])}),
             **({} if private is None else {"private": dict(private)}),
         }
@@ -146,7 +150,7 @@ def field_names(cls: type, kind: str) -> list[str]:
         return list(cls._fields)  # type: ignore[attr-defined]
     if kind == "pydantic":
         return sorted(cls.model_fields)  # type: ignore[attr-defined]
-    return sorted(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+    return sorted(field.name for field in dataclasses.fields(cls))
 
 
 def rebuild(
@@ -170,7 +174,8 @@ def rebuild(
         ):
             now = None if member is None else member.value
             raise ClassChangedError(
-                f"{type_name(cls)}.{wanted['name']} was stored with the value {wanted['value']!r}; it is {now!r} now"
+                f"{type_name(cls)}.{wanted['name']} was stored with the value "
+                f"{wanted['value']!r}; it is {now!r} now"
             )
         return member
     natures = {
@@ -183,7 +188,8 @@ def rebuild(
     now = field_names(cls, kind)
     if now != defined:
         raise ClassChangedError(
-            f"{type_name(cls)} had the fields {', '.join(defined) or 'none'} when its value was stored; now it has "
+            f"{type_name(cls)} had the fields {', '.join(defined) or 'none'} when its value was "
+            "stored; now it has "
             f"{', '.join(now) or 'none'}. Re-run the task that wrote it, or restore the class"
         )
     if kind == "namedtuple":

@@ -115,7 +115,8 @@ def version_key(name: str, version_id: str) -> str:
 
 
 def record_key(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> str:
-    return f"records/{segment(dag_id)}/{segment(run_id)}/{segment(task_id)}/{int(map_index)}/{int(try_number)}.json"
+    task = f"{segment(dag_id)}/{segment(run_id)}/{segment(task_id)}"
+    return f"records/{task}/{int(map_index)}/{int(try_number)}.json"
 
 
 def consumers_prefix(version_id: str) -> str:

@@ -58,7 +58,7 @@ def grade_of_float(number: float) -> int:
     return EVERYWHERE
 
 
-def grade(value: Any, depth: int = 0) -> int:
+def grade(value: Any, depth: int = 0) -> int:  # noqa: PLR0911 - one for each type
     """
     Tell how far JSON carries ``value`` exactly, type and all.
 

@@ -2,15 +2,16 @@
 """
 Objects by key, in a folder or in a bucket.
 
-A folder is written through a private file that is flushed and then linked to its final name: readers see all of
-an object or nothing, whenever the writer dies, and of two writers exactly one creates it. A bucket gives the same
-by conditional puts (``If-None-Match: *``).
+A folder is written through a private file that is flushed and then linked to its final name: readers see all
+of an object or nothing, whenever the writer dies, and of two writers exactly one creates it. A bucket gives
+the same by conditional puts (``If-None-Match: *``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import mmap
 import os
@@ -43,12 +44,16 @@ class ObjectInfo:
     modified: datetime
 
 
-type_of_data = bytes | bytearray | memoryview | Path | Sequence[memoryview]
+_Data = bytes | bytearray | memoryview | Path | list[memoryview]
+
+
+# What a get returns: read it through a memoryview.
+Content = bytes | mmap.mmap | memoryview
 
 
 class _Backend(Protocol):
     def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
-    def get(self, key: str) -> bytes | mmap.mmap: ...
+    def get(self, key: str) -> Content: ...
     def fetch(self, key: str, target: BinaryIO) -> int: ...
     def info(self, key: str) -> ObjectInfo | None: ...
     def delete(self, keys: Sequence[str]) -> None: ...
@@ -61,10 +66,10 @@ class ObjectStore:
     Objects under one root.
 
     :param root: ``file:///folder`` (or a plain absolute path), or ``s3://bucket/prefix``.
-    :param options: For ``s3://``: ``endpoint_url``, ``access_key_id``, ``secret_access_key``, ``session_token``,
-        ``region``, ``allow_http``, ``skip_signature``, ``virtual_hosted_style``, ``credential_provider``,
-        ``timeout``, ``connect_timeout``, ``retry_timeout`` (seconds) and ``max_retries``. Without keys the
-        client finds the machine's own credentials.
+    :param options: For ``s3://``: ``endpoint_url``, ``access_key_id``, ``secret_access_key``,
+        ``session_token``, ``region``, ``allow_http``, ``skip_signature``, ``virtual_hosted_style``,
+        ``credential_provider``, ``timeout``, ``connect_timeout``, ``retry_timeout`` (seconds) and
+        ``max_retries``. Without keys the client finds the machine's own credentials.
     :raises ValueError: if the root or an option is none of these.
     """
 
@@ -88,7 +93,7 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"ObjectStore({self.root!r})"
 
-    def put(self, key: str, data: type_of_data | BinaryIO, *, create_only: bool = True) -> bool:
+    def put(self, key: str, data: _Data | BinaryIO, *, create_only: bool = True) -> bool:
         """
         Write an object, all of it or nothing.
 
@@ -103,15 +108,15 @@ class ObjectStore:
             parts = data
         elif isinstance(data, (bytes, bytearray, memoryview)):
             parts = [memoryview(data).cast("B")]
-        elif isinstance(data, Sequence):
-            parts = [memoryview(part).cast("B") for part in data]
+        elif isinstance(data, list):
+            parts = [part.cast("B") for part in data]
         else:
             parts = [memoryview(data.read())]
         return self._backend.put(key, parts, create_only=create_only)
 
-    def get(self, key: str) -> bytes | mmap.mmap:
+    def get(self, key: str) -> Content:
         """
-        Read an object; large ones come in a buffer that the caller may write to.
+        Read an object, as a buffer. A large one of a folder may be written to, for it is a private copy.
 
         :raises ArtifactNotFoundError: if there is none.
         :raises StoreError: if the storage refuses or cannot be reached.
@@ -151,12 +156,7 @@ class ObjectStore:
         prefix = prefix.rstrip("/")
         if prefix:
             _check(prefix)
-        count = 0
-        for entry in self._backend.list(prefix, after):
-            if limit is not None and count >= limit:
-                return
-            count += 1
-            yield entry
+        yield from itertools.islice(self._backend.list(prefix, after), limit)
 
     def children(self, prefix: str) -> Iterator[str]:
         """Yield the distinct next segments below ``prefix`` that hold further segments, in order."""
@@ -197,7 +197,10 @@ class _Folder:
     def _refuse(self, doing: str, exc: OSError) -> NoReturn:
         why = exc.strerror or str(exc)
         if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            todo = f"let user id {os.geteuid()} write there, or set [ml_provider] artifact_root to a folder it owns"
+            todo = (
+                f"let user id {os.geteuid()} write there, "
+                "or set [ml_provider] artifact_root to a folder it owns"
+            )
         elif exc.errno in (errno.ENOSPC, errno.EDQUOT):
             todo = "free space there"
         else:
@@ -243,13 +246,13 @@ class _Folder:
 
     def _open(self, key: str) -> BinaryIO:
         try:
-            return self._file(key).open("rb", buffering=0)  # type: ignore[return-value]
+            return self._file(key).open("rb", buffering=0)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise ArtifactNotFoundError(f"{self.path}/{key} is not in the store") from exc
         except OSError as exc:
             self._refuse(f"read {key}", exc)
 
-    def get(self, key: str) -> bytes | mmap.mmap:
+    def get(self, key: str) -> Content:
         with self._open(key) as file:
             try:
                 size = os.fstat(file.fileno()).st_size
@@ -388,11 +391,11 @@ class _Bucket:
         from obstore.store import S3Store
 
         options = self._options
-        config = {_S3_KEYS[key]: value for key, value in options.items() if key in _S3_KEYS}
+        config: Any = {_S3_KEYS[key]: value for key, value in options.items() if key in _S3_KEYS}
         if config.get("endpoint") and not config.get("region"):
             config["region"] = "us-east-1"
         allow_http = options.get("allow_http", str(config.get("endpoint", "")).startswith("http://"))
-        extra = {}
+        extra: dict[str, Any] = {}
         if "credential_provider" in options:
             extra["credential_provider"] = options["credential_provider"]
         try:
@@ -493,26 +496,20 @@ class _Bucket:
             self._refuse(f"write {key}", exc)
         return True
 
-    def get(self, key: str) -> bytes | mmap.mmap:
+    def get(self, key: str) -> Content:
         import obstore
 
         try:
             response = obstore.get(self.store, key)
             size = response.meta["size"]
-            if size < _MAPPED_FROM_BYTES:
-                return bytes(response.bytes())
-            data = mmap.mmap(-1, size)
-            filled = 0
-            for chunk in response.stream(min_chunk_size=4 << 20):
-                data[filled : filled + len(chunk)] = chunk
-                filled += len(chunk)
+            data = memoryview(response.bytes())
         except FileNotFoundError as exc:
             self._gone(key, exc)
         except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
             self._refuse(f"read {key}", exc)
-        if filled != size:
+        if data.nbytes != size:
             raise ArtifactCorruptError(
-                f"s3://{self.bucket}/{self._full(key)} ended after {filled} of {size} bytes"
+                f"s3://{self.bucket}/{self._full(key)} ended after {data.nbytes} of {size} bytes"
             )
         return data
 

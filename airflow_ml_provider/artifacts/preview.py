@@ -23,7 +23,7 @@ def short(text: str, limit: int = MAX_CHARS) -> str:
 
 
 def cell(value: Any) -> Any:
-    """One value as a JSON scalar: numbers stay numbers where JSON carries them, the rest becomes short text."""
+    """One value as a JSON scalar: a number where JSON carries it exactly, else short text."""
     if value is None or type(value) is bool:
         return value
     if type(value) in (int, float) and limits.grade(value) == limits.EVERYWHERE:

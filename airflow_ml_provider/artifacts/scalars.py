@@ -66,7 +66,7 @@ def zone_from_json(found: Any) -> dt.tzinfo | None:
         zone: dt.tzinfo = pendulum.timezone(value)
         return zone
     if kind == "pytz":
-        import pytz
+        import pytz  # type: ignore[import-untyped,unused-ignore]
 
         other: dt.tzinfo = pytz.timezone(value)
         return other
@@ -115,7 +115,8 @@ def _write_pendulum(value: Any) -> Fields:
 def _read_pendulum(fields: Fields) -> Any:
     import pendulum
 
-    return pendulum.DateTime(*fields["parts"], tzinfo=zone_from_json(fields["tz"]), fold=fields["fold"])
+    made: Any = pendulum.DateTime
+    return made(*fields["parts"], tzinfo=zone_from_json(fields["tz"]), fold=fields["fold"])
 
 
 def _write_npy(value: Any) -> Fields:
@@ -241,7 +242,7 @@ def is_numpy_scalar(value: Any) -> bool:
     return numpy is not None and isinstance(value, numpy.generic)
 
 
-def write(value: Any, *, inside: bool = False) -> Fields | None:
+def write(value: Any, *, inside: bool = False) -> Fields | None:  # noqa: PLR0911 - one for each type
     """
     Describe ``value`` as ``{"type": ..., ...}``, or return None if it is none of these.
 

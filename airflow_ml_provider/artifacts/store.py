@@ -117,7 +117,8 @@ class ArtifactStore:
         """
         Store a value as a new version of ``name``. At most three requests for a value of one part.
 
-        :param effective_at: The data time it speaks for; the end of ``data_interval`` or the wall clock if absent.
+        :param effective_at: The data time it speaks for; the end of ``data_interval`` or the wall clock if
+            absent.
         :param format: Store it in this format.
         :param preview: False keeps its content out of the version's description.
         :raises UnsupportedTypeError: if no codec writes it.
@@ -177,8 +178,8 @@ class ArtifactStore:
         """
         Return the value that :meth:`encode` was given.
 
-        :param as_refs: Give a bound :class:`ArtifactRef` in place of each artifact that stands in lists, tuples
-            and dicts; parts of other objects are loaded.
+        :param as_refs: Give a bound :class:`ArtifactRef` in place of each artifact that stands in lists,
+            tuples and dicts; parts of other objects are loaded.
         :param on_read: Called with each artifact that is loaded and its value, later by ``ref.load()`` too.
         :param fallback: Reads what the ``fallback`` of :meth:`encode` wrote.
         :raises SignatureError: if an envelope was forged or edited; nothing was fetched by then.
@@ -321,7 +322,8 @@ class ArtifactStore:
                     best = (effective, entry.key)
         if best is None:
             raise ArtifactNotFoundError(
-                f"the artifact {name!r} had no version at {when.isoformat()} ({clock} clock) in {self.objects.root}"
+                f"the artifact {name!r} had no version at {when.isoformat()} ({clock} clock) in "
+                f"{self.objects.root}"
             )
         return self._manifest(best[1])
 

@@ -2,9 +2,9 @@
 """
 Values as trees of JSON and back.
 
-Lists and dicts with text keys keep their shape, so that Airflow can map over them and index them. What JSON carries
-exactly stays as it is. The rest becomes a signed node: an artifact's envelope, or a small object written out. Inside
-a signed node further ones need no signature of their own; envelopes always have one.
+Lists and dicts with text keys keep their shape, so that Airflow can map over them and index them. What JSON
+carries exactly stays as it is. The rest becomes a signed node: an artifact's envelope, or a small object
+written out. Inside a signed node further ones need no signature of their own; envelopes always have one.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Writer:
     """
     Turn one value into a tree.
 
-    :param save: Stores a value under a name with a codec, and returns the reference; without it nothing becomes an
-        artifact, and a value that needs one is refused.
+    :param save: Stores a value under a name with a codec, and returns the reference; without it nothing
+        becomes an artifact, and a value that needs one is refused.
     :param fallback: Turns a value that nobody here knows into JSON.
     """
 
@@ -90,7 +90,7 @@ class Writer:
                 f"{name!r} contains itself, or is nested too deep to be written"
             ) from None
 
-    def _place(self, value: Any, name: str, depth: int, *, inside: bool) -> Any:
+    def _place(self, value: Any, name: str, depth: int, *, inside: bool) -> Any:  # noqa: PLR0911
         self.depth = max(self.depth, depth)
         grade = limits.grade(value)
         if grade == limits.EVERYWHERE:
@@ -144,7 +144,9 @@ class Writer:
         self.envelope_bytes += json_size(doc)
         return doc
 
-    def _describe(self, value: Any, name: str, depth: int, *, inside: bool) -> dict[str, Any]:
+    def _describe(  # noqa: PLR0911, PLR0912 - one for each kind of value
+        self, value: Any, name: str, depth: int, *, inside: bool
+    ) -> dict[str, Any]:
         def items(values: Any) -> list[Any]:
             return [self._place(item, f"{name}.{i}", depth + 1, inside=True) for i, item in enumerate(values)]
 
@@ -262,7 +264,8 @@ class Reader:
         """
         Return the value of ``tree``.
 
-        :raises SignatureError: if any node in it is forged or edited; nothing was fetched or imported by then.
+        :raises SignatureError: if any node in it is forged or edited; nothing was fetched or imported by
+            then.
         """
         try:
             if self._signer is not None:
@@ -284,8 +287,8 @@ class Reader:
                         continue
                     if item["kind"] != OBJECT and item["kind"] not in VALUE_KINDS:
                         raise UnsupportedFormatError(
-                            f"a stored value of the kind {item['kind']!r} was written by another release; known kinds: "
-                            f"{', '.join([ARTIFACT, OBJECT, *VALUE_KINDS])}"
+                            f"a stored value of the kind {item['kind']!r} was written by another release; "
+                            f"known kinds: {', '.join([ARTIFACT, OBJECT, *VALUE_KINDS])}"
                         )
                     if not trusted:
                         signer.verify(item)
@@ -322,7 +325,7 @@ class Reader:
             self._values[slot] = self._load(ref, as_refs)
         return self._values[slot]
 
-    def _object(self, tree: dict[str, Any], as_refs: bool) -> Any:
+    def _object(self, tree: dict[str, Any], as_refs: bool) -> Any:  # noqa: PLR0911 - one for each type
         tag = tree["type"]
         if tag == "json":
             with limits.any_length_of_int():

@@ -2,8 +2,9 @@
 """
 ``arrow-v1``: an Arrow IPC file, its buffers compressed with zstd.
 
-Tables and record batches are stored as they are. Frames, series and indexes of pandas carry a description of what
-Arrow does not say, under ``airflow_ml_provider`` in the schema's metadata. Any Arrow reader opens the file.
+Tables and record batches are stored as they are. Frames, series and indexes of pandas carry a description of
+what Arrow does not say, under ``airflow_ml_provider`` in the schema's metadata. Any Arrow reader opens the
+file.
 """
 
 from __future__ import annotations

@@ -2,15 +2,17 @@
 """
 pandas frames, series and indexes as Arrow columns, and back, exactly.
 
-Each column is turned by its dtype here rather than by ``pyarrow.Table.from_pandas``, which changes what it cannot
-express: NaN becomes null, mixed objects fail, labels become text. A column of Python objects that are not all text,
-bytes or booleans is written cell by cell as JSON, typed. What no form carries raises and names the column.
+Each column is turned by its dtype here rather than by ``pyarrow.Table.from_pandas``, which changes what it
+cannot express: NaN becomes null, mixed objects fail, labels become text. A column of Python objects that are
+not all text, bytes or booleans is written cell by cell as JSON, typed. What no form carries raises and names
+the column.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedForm
 Described = dict[str, Any]
 
 _MAX_SCHEMA_COLUMNS = 200
+_NAT = np.iinfo(np.int64).min
 
 
 class _Columns:
@@ -153,7 +156,7 @@ def _labels_to(labels: pd.Index) -> Described:
     return {"index": described, "ipc": base64.b64encode(sink.getvalue()).decode("ascii")}
 
 
-def _labels_from(described: Described) -> pd.Index:
+def _labels_from(described: Described) -> Any:
     table = pa.table({})
     if "ipc" in described:
         table = pa.ipc.open_stream(base64.b64decode(described["ipc"])).read_all()
@@ -168,6 +171,7 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
     if type(index) is pd.RangeIndex:
         return {"index": "range", "range": [index.start, index.stop, index.step], "names": names}
     if type(index) is pd.MultiIndex:
+        levelled: Any = index
         levels = []
         for number, (level, codes) in enumerate(zip(index.levels, index.codes, strict=True)):
             holder = _Columns()
@@ -178,7 +182,7 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
             levels.append(
                 {"at": columns.add(f"__level_{number}__", dictionary), "codes": str(codes.dtype), "of": inner}
             )
-        return {"index": "multi", "levels": levels, "names": names, "sortorder": index.sortorder}
+        return {"index": "multi", "levels": levels, "names": names, "sortorder": levelled.sortorder}
     described = {
         "index": type(index).__name__,
         "names": names,
@@ -194,12 +198,13 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
     return described
 
 
-def _make_index(described: Described, table: pa.Table) -> pd.Index:
+def _make_index(described: Described, table: pa.Table) -> Any:
     names = [from_plain(name) for name in described["names"]]
     if described["index"] == "range":
-        return pd.RangeIndex(*described["range"], name=names[0])
+        start, stop, step = described["range"]
+        return pd.RangeIndex(start, stop, step, name=names[0])
     if described["index"] == "multi":
-        levels = []
+        levels: list[Any] = []
         codes = []
         for level in described["levels"]:
             array = _one(table.column(level["at"]))
@@ -211,12 +216,13 @@ def _make_index(described: Described, table: pa.Table) -> pd.Index:
     array = _make(described["column"], table)
     if isinstance(array, np.ndarray) and not array.flags.writeable:
         array = array.copy()
-    index = pd.Index(array, name=names[0], dtype=array.dtype, tupleize_cols=False)
+    index: Any = pd.Index(array, name=names[0], dtype=array.dtype, tupleize_cols=False)
     if described.get("freq") is not None:
-        index.freq = described["freq"]  # type: ignore[attr-defined]
+        index.freq = described["freq"]
     if type(index).__name__ != described["index"]:
         raise UnsupportedFormatError(
-            f"an index of type {described['index']} comes back as {type(index).__name__} in pandas {pd.__version__}"
+            f"an index of type {described['index']} comes back as {type(index).__name__} in "
+            f"pandas {pd.__version__}"
         )
     return index
 
@@ -263,7 +269,7 @@ def _add(columns: _Columns, name: str, array: Any, where: str) -> Described:
     return {**described, "at": columns.add(name, stored)}
 
 
-def _turn(array: Any, where: str) -> tuple[Any, Described]:
+def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - one for each dtype
     """Return a pandas array as an Arrow array, and what Arrow does not say about it."""
     if type(array) is pd.arrays.NumpyExtensionArray:
         return _turn_numpy(array.to_numpy(), where)
@@ -290,7 +296,7 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:
         except UnsupportedTypeError as exc:
             raise UnsupportedTypeError(f"{where} of dtype {dtype} cannot be stored exactly: {exc}") from exc
         micros = array.asi8
-        stored = pa.array(micros, mask=micros == pd.NaT._value if array._hasna else None).cast(
+        stored = pa.array(micros, mask=micros == _NAT if array._hasna else None).cast(
             pa.timestamp(dtype.unit, tz="UTC")
         )
         return stored, {"as": "datetimetz", "unit": dtype.unit, "tz": zone}
@@ -348,7 +354,7 @@ def _turn_objects(values: Any, where: str) -> tuple[Any, Described]:
     items = values.tolist()
     kinds = set(map(type, items))
     missing = "None"
-    if float in kinds and len(kinds) == 2 and all(item != item for item in items if type(item) is float):
+    if float in kinds and len(kinds) == 2 and all(math.isnan(item) for item in items if type(item) is float):
         missing = "nan"
         uniform = kinds - {float}
         items = [None if type(item) is float else item for item in items]
@@ -370,7 +376,8 @@ def _turn_objects(values: Any, where: str) -> tuple[Any, Described]:
             cells.append(json.dumps(to_plain(item, "cell"), separators=(",", ":")))
         except UnsupportedTypeError as exc:
             raise UnsupportedTypeError(
-                f"{where} of dtype object holds {type(item).__name__} in row {number}, which cannot be stored "
+                f"{where} of dtype object holds {type(item).__name__} in row {number}, which "
+                "cannot be stored "
                 "exactly; convert the column to one type (.astype(...)), or drop it"
             ) from exc
     return pa.array(cells, type=pa.large_string()), {"as": "objects", "form": "json", "missing": "None"}
@@ -397,9 +404,10 @@ def _make(described: Described, table: pa.Table) -> Any:
     return _restore(_one(table.column(described["at"])), described)
 
 
-def _restore(array: Any, described: Described) -> Any:
+def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911 - one for each form
     """Return an Arrow array as the pandas or numpy array that :func:`_turn` was given."""
     form = described["as"]
+    dtype: Any
     if form == "numpy":
         dtype = np.dtype(described["dtype"])
         values = array.to_numpy(zero_copy_only=False)
@@ -423,7 +431,7 @@ def _restore(array: Any, described: Described) -> Any:
         return pd.Categorical.from_codes(_codes_back(array, described["codes"]), dtype=dtype, validate=False)
     if form == "datetimetz":
         numbers = array.cast(pa.int64())
-        numbers = numbers.fill_null(pd.NaT._value) if numbers.null_count else numbers
+        numbers = numbers.fill_null(_NAT) if numbers.null_count else numbers
         stamps = numbers.to_numpy(zero_copy_only=False).view(f"M8[{described['unit']}]")
         zone = zone_from_json(described["tz"])
         return pd.DatetimeIndex(stamps.copy()).tz_localize("UTC").tz_convert(zone).array
@@ -437,9 +445,11 @@ def _restore(array: Any, described: Described) -> Any:
     if form == "string":
         return _string_dtype(described).__from_arrow__(array)
     if form == "arrow":
-        return pd.ArrowDtype(array.type).__from_arrow__(pa.chunked_array([array]))
+        dtype = pd.ArrowDtype(array.type)
+        return dtype.__from_arrow__(pa.chunked_array([array]))
     if form == "masked":
-        return pd.api.types.pandas_dtype(described["dtype"]).__from_arrow__(array)
+        dtype = pd.api.types.pandas_dtype(described["dtype"])
+        return dtype.__from_arrow__(array)
     raise UnsupportedFormatError(f"a column in the unknown form {form!r}; a newer release wrote it")
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``json-v1``: what Python's own ``json`` carries exactly, in ASCII; ``tree-v1``: the same, holding encoded parts.
+``json-v1``: what Python's own ``json`` carries exactly, in ASCII; ``tree-v1``: the same, holding encoded
+parts.
 
 NaN, infinities and integers of any length are written the way Python reads them back.
 """

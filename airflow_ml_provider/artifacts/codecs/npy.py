@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 import numpy as np  # noqa: TID253 - this module is imported on first use
-from numpy.lib import format as npy
+from numpy.lib import format as npy  # noqa: TID253
 
 from airflow_ml_provider.artifacts import preview
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, Stored
@@ -17,7 +17,8 @@ from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedType
 def _check(dtype: np.dtype[Any]) -> None:
     if dtype.hasobject:
         raise UnsupportedTypeError(
-            f"an array of dtype {dtype} holds Python objects, which only pickle could store; give it a numeric or "
+            f"an array of dtype {dtype} holds Python objects, which only pickle could store; "
+            "give it a numeric or "
             "text dtype (array.astype(...)), or return a list or a DataFrame"
         )
     try:
@@ -60,7 +61,7 @@ def to_parts(array: np.ndarray[Any, Any]) -> list[memoryview]:
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     laid_out = array.T if fortran else np.ascontiguousarray(array)
     flat = laid_out.reshape(-1).view(np.uint8) if array.size and array.itemsize else np.empty(0, np.uint8)
-    return [memoryview(_header(array, fortran=fortran)), memoryview(flat)]
+    return [memoryview(_header(array, fortran=fortran)), memoryview(flat)]  # type: ignore[arg-type]
 
 
 def from_buffer(data: memoryview) -> np.ndarray[Any, Any]:

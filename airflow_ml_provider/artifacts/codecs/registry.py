@@ -2,9 +2,9 @@
 """
 Which codec writes a type, and which reads a format.
 
-Entries hold names, so a worker that never meets a data frame never imports pandas. A package adds its own through
-the entry point group ``airflow_ml_provider.codecs``, each naming a :class:`CodecEntry`; they are looked at only when
-a type or format is met that nobody here knows.
+Entries hold names, so a worker that never meets a data frame never imports pandas. A package adds its own
+through the entry point group ``airflow_ml_provider.codecs``, each naming a :class:`CodecEntry`; they are
+looked at only when a type or format is met that nobody here knows.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class CodecEntry:
     A format and the types it stores.
 
     The module has ``dump(value)``, which returns bytes or :class:`Encoded`, and ``load(data, info)``, which
-    takes a ``memoryview`` and a :class:`Stored` and returns the value. Its ``dump`` gives the same bytes for the
-    same value, so that equal content is stored once. A module with ``READS_FILES = True`` gets the path of a
-    private local file in place of the ``memoryview``.
+    takes a ``memoryview`` and a :class:`Stored` and returns the value. Its ``dump`` gives the same bytes for
+    the same value, so that equal content is stored once. A module with ``READS_FILES = True`` gets the path
+    of a private local file in place of the ``memoryview``.
 
-    :param format: Stored beside the bytes, stable for ever, like ``parquet-v1``. A changed layout is a new format.
+    :param format: Stored beside the bytes, stable for ever, like ``parquet-v1``. A changed layout is a new
+        format.
     :param type_names: ``module.qualname`` of exactly the types that it writes.
     :param module: Dotted path, imported on first use.
     :param base_type_names: Also writes subclasses of these.
@@ -240,8 +241,10 @@ def codec_of(format: str) -> CodecEntry:
 def refuse(value: Any, where: str) -> UnsupportedTypeError:
     """Say that no codec writes ``value``, and what to do."""
     return UnsupportedTypeError(
-        f"no codec writes {type_name(type(value))} ({where}), and values are never pickled; return a DataFrame, "
-        "an array, an estimator, a dataclass, plain JSON or a pathlib.Path to a file that holds it, or register "
+        f"no codec writes {type_name(type(value))} ({where}), and values are never pickled; "
+        "return a DataFrame, "
+        "an array, an estimator, a dataclass, plain JSON or a pathlib.Path to a file that holds "
+        "it, or register "
         "a codec: airflow_ml_provider.artifacts.codecs.registry.register_codec"
     )
 

@@ -2,8 +2,8 @@
 """
 ``skops-v1``: estimators in skops' format, read back without pickle.
 
-The archive is written again with ids counted from one and without times, so equal estimators give equal bytes, and
-then compressed as a whole with zstd.
+The archive is written again with ids counted from one and without times, so equal estimators give equal
+bytes, and then compressed as a whole with zstd.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def dump(value: Any) -> Encoded:
         archive = skops_io.dumps(value)
     except Exception as exc:
         raise UnsupportedTypeError(
-            f"skops cannot write this {type_name(type(value))}: {exc}; log it with @task.train, or save it to a "
+            f"skops cannot write this {type_name(type(value))}: {exc}; log it with @task.train, "
+            "or save it to a "
             "file and return its Path"
         ) from exc
     # What nobody could load is refused now rather than in the next task.
