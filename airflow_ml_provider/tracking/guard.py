@@ -48,6 +48,8 @@ class Guard:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # A session holds credentials in this process's environment; a child's can be read by others.
+            env={name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")},
             start_new_session=True,
         )
         assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for

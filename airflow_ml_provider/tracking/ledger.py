@@ -37,6 +37,8 @@ class _Objects(Protocol):
 
     def list(self, prefix: str, *, after: str | None = None, limit: int | None = None) -> Any: ...
 
+    def children(self, prefix: str) -> Any: ...
+
 
 @dataclass(frozen=True)
 class AliasMove:
@@ -166,10 +168,11 @@ class Ledger:
 
     def aliases(self) -> list[tuple[str, str]]:
         """The names of the registered models and aliases that ever moved. Reads one object an alias."""
-        seen: dict[str, str] = {}
-        for item in self._objects.list("ledger/"):
-            seen.setdefault(item.key.rpartition("/")[0], item.key)
-        moves = [self._read(key) for key in seen.values()]
+        found = []
+        for model in self._objects.children("ledger"):
+            for alias in self._objects.children(f"ledger/{model}"):
+                found.extend(self._objects.list(f"ledger/{model}/{alias}", limit=1))
+        moves = [self._read(item.key) for item in found]
         return sorted((move.registered_model_name, move.alias) for move in moves)
 
     def _read(self, key: str) -> AliasMove:

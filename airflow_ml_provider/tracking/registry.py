@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_ml_provider.exceptions import ModelNotFoundError, TrackingError
-from airflow_ml_provider.tracking.errors import is_duplicate, is_missing
+from airflow_ml_provider.tracking.errors import is_duplicate, is_missing, without_password
 from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.tracking.session import session
 
 #: Tag of a version that says which LoggedModel it is; by it a retry finds the version of the try before.
 MODEL_ID_TAG = "airflow.model_id"
@@ -58,12 +59,14 @@ def register_version(
             if found.tags.get(key) != value:
                 client.set_model_version_tag(registered_model_name, found.version, key, value)
         return str(found.version)
+    logged = None if ref.model_id is None else _logged_model(client, ref.model_id)
     try:
         client.create_registered_model(registered_model_name)
     except Exception as exc:
         if not is_duplicate(exc):
             raise
-    try:
+    # A store without a server resolves the source by MLflow's global address, not by the client's.
+    with session(client.tracking_uri, getattr(client, "credentials", None)):
         made = client.create_model_version(
             registered_model_name,
             source=ref.model_uri,
@@ -73,20 +76,13 @@ def register_version(
             model_id=ref.model_id,
             await_creation_for=ready_timeout,
         )
-    except Exception as exc:
-        if is_missing(exc):
-            raise ModelNotFoundError(
-                f"MLflow has no model {ref.model_uri!r} (run {ref.mlflow_run_id}) to register as "
-                f"{registered_model_name!r}; clear the task that trained it"
-            ) from exc
-        raise
     if made.status == "FAILED_REGISTRATION":
         raise TrackingError(
             f"MLflow could not register version {made.version} of {registered_model_name!r}: "
             f"{made.status_message}"
         )
-    if ref.model_id is not None:
-        _show_on_model(client, ref.model_id, registered_model_name, str(made.version))
+    if logged is not None:
+        _show_on_model(client, logged, registered_model_name, str(made.version))
     return str(made.version)
 
 
@@ -135,21 +131,24 @@ def resolve_model_uri(client: Any, model: ModelRef | Mapping[str, Any] | str) ->
         return _from_version(client, ref, _get_version(client, ref))
     if ref.model_id is None:
         return ref
-    try:
-        logged = client.get_logged_model(ref.model_id)
-    except Exception as exc:
-        if is_missing(exc):
-            raise ModelNotFoundError(
-                f"MLflow at {client.tracking_uri} has no model {ref.model_id!r}; it was deleted, or "
-                f"lives on another server"
-            ) from exc
-        raise
-    return _from_logged(ref, logged)
+    return _from_logged(ref, _logged_model(client, ref.model_id))
 
 
 def version_ref(client: Any, registered_model_name: str, version: str) -> ModelRef:
     """A reference to one version of a registered model."""
     return resolve_model_uri(client, f"models:/{registered_model_name}/{version}")
+
+
+def _logged_model(client: Any, model_id: str) -> Any:
+    try:
+        return client.get_logged_model(model_id)
+    except Exception as exc:
+        if is_missing(exc):
+            raise ModelNotFoundError(
+                f"MLflow at {without_password(client.tracking_uri)} has no model {model_id!r}; it was "
+                f"deleted or lives on another server, clear the task that trained it"
+            ) from exc
+        raise
 
 
 def _get_version(client: Any, ref: ModelRef) -> Any:
@@ -214,15 +213,14 @@ def _id_in(source: str | None) -> str | None:
     return source.removeprefix("models:/") if source and source.startswith(prefix) else None
 
 
-def _show_on_model(client: Any, model_id: str, name: str, version: str) -> None:
+def _show_on_model(client: Any, logged: Any, name: str, version: str) -> None:
     try:
-        tags = client.get_logged_model(model_id).tags or {}
-        shown = json.loads(tags.get(_MODEL_VERSIONS_TAG) or "[]")
+        shown = json.loads((logged.tags or {}).get(_MODEL_VERSIONS_TAG) or "[]")
         shown.append({"name": name, "version": version})
-        client.set_logged_model_tags(model_id, {_MODEL_VERSIONS_TAG: json.dumps(shown)})
+        client.set_logged_model_tags(logged.model_id, {_MODEL_VERSIONS_TAG: json.dumps(shown)})
     except Exception:  # noqa: BLE001 - the link only decorates the model's page
         _log.warning(
-            "version %s of %r does not show on the page of %s", version, name, model_id, exc_info=True
+            "version %s of %r does not show on the page of %s", version, name, logged.model_id, exc_info=True
         )
 
 

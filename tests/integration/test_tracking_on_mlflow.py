@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs, models and promotions on a real MLflow server, with processes that really die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from airflow_ml_provider.exceptions import MlflowUnavailableError
+from airflow_ml_provider.tracking.client import connect
+from airflow_ml_provider.tracking.evaluation import evaluate_model
+from airflow_ml_provider.tracking.flavors import log_model
+from airflow_ml_provider.tracking.gates import MetricGate, decide
+from airflow_ml_provider.tracking.identity import TaskIdentity
+from airflow_ml_provider.tracking.registry import alias_version, move_alias, register_version
+from airflow_ml_provider.tracking.runs import find_run, task_run
+from tests.support.mlflow_server import mlflow_server_in
+
+pytest_plugins = ["tests.support.mlflow_server"]
+
+TRAIN = """
+import os, signal, sys, time
+from airflow_ml_provider.tracking.client import connect
+from airflow_ml_provider.tracking.identity import TaskIdentity
+from airflow_ml_provider.tracking.runs import task_run
+
+uri, experiment, map_index, how = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+identity = TaskIdentity("d", "r1", "fit", map_index=map_index)
+with task_run(connect(uri), experiment=experiment, identity=identity) as run:
+    if how == "on_kill":
+        signal.signal(signal.SIGTERM, lambda *_: (run.kill(), os._exit(1)))
+    print(run.run_id, flush=True)
+    if how != "finish":
+        time.sleep(120)
+"""
+
+
+@pytest.fixture(scope="session")
+def uri(mlflow_server):
+    return mlflow_server.uri
+
+
+@pytest.fixture
+def client(uri):
+    return connect(uri)
+
+
+@pytest.fixture
+def name():
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+def start(uri: str, experiment: str, how: str, map_index: int = -1) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, uri, experiment, str(map_index), how],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def status_within(client, run_id: str, wanted: str, seconds: float = 15.0) -> str:
+    deadline = time.monotonic() + seconds
+    while (found := client.get_run(run_id).info.status) != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("how", "number"), [("sleep", signal.SIGKILL), ("on_kill", signal.SIGTERM), ("sleep", signal.SIGTERM)]
+)
+def test_a_killed_task_leaves_no_running_run_and_its_retry_resumes_it(uri, client, name, how, number):
+    with start(uri, name, how) as process:
+        run_id = process.stdout.readline().strip()
+        assert client.get_run(run_id).info.status == "RUNNING"
+        os.killpg(process.pid, number)  # the group: the watchdog must not be in it
+    assert status_within(client, run_id, "KILLED") == "KILLED"
+    with task_run(client, experiment=name, identity=TaskIdentity("d", "r1", "fit", try_number=2)) as run:
+        assert run.run_id == run_id
+        assert run.resumed
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_late_watchdog_leaves_the_retry_alone(uri, client, name):
+    with start(uri, name, "sleep") as process:
+        run_id = process.stdout.readline().strip()
+        os.kill(process.pid, signal.SIGSTOP)  # a worker that hangs, and is taken for dead
+        retry = TaskIdentity("d", "r1", "fit", try_number=2)
+        with task_run(client, experiment=name, identity=retry) as run:
+            assert run.run_id == run_id
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+            time.sleep(2.5)  # longer than the watchdog needs
+            assert client.get_run(run_id).info.status == "RUNNING"
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_mapped_instances_that_start_together_share_one_parent(uri, client, name):
+    client.create_experiment(name)
+    processes = [start(uri, name, "finish", index) for index in range(4)]
+    ids = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    children = [client.get_run(run_id) for run_id in ids]
+    assert {child.info.status for child in children} == {"FINISHED"}
+    parents = {child.data.tags["mlflow.parentRunId"] for child in children}
+    experiment_id = children[0].info.experiment_id
+    assert parents == {find_run(client, experiment_id, "d/r1/fit").info.run_id}
+    assert len(client.search_runs([experiment_id])) == 5
+
+
+def test_from_training_to_champion(client, name):
+    random = np.random.default_rng(0)
+    X = pd.DataFrame(random.normal(size=(2000, 4)), columns=list("abcd"))
+    X["carrier"] = pd.Categorical(random.choice(list("ABC"), 2000))
+    data = X.assign(late=(X.a + X.b + random.normal(size=2000) > 0.5).astype(int))
+    train, holdout = data.head(1500), data.tail(500)
+    gates = [MetricGate("roc_auc", at_least=0.6), MetricGate("roc_auc", gain_over_baseline=0.0)]
+
+    def month(number: int, columns: list[str]) -> bool:
+        def identity(task_id: str) -> TaskIdentity:
+            return TaskIdentity("d", f"month {number}", task_id)
+
+        with task_run(client, experiment=name, identity=identity("fit")) as run:
+            run.log_params({"columns": columns})
+            model = HistGradientBoostingClassifier(max_iter=20).fit(train[columns], train.late)
+            ref = log_model(model, X_sample=train)
+        champion = alias_version(client, name, "champion")
+        baseline = None if champion is None else f"models:/{name}@champion"
+        with task_run(client, experiment=name, identity=identity("evaluate")) as run:
+            evaluation = evaluate_model(ref, holdout, "late", run=run, baseline_uri=baseline)
+        decision = decide(
+            gates, evaluation["metrics"], evaluation["baseline_metrics"], bootstrap=champion is None
+        )
+        version = register_version(client, ref, name)
+        if decision.promoted:
+            assert move_alias(client, name, "champion", version) == champion
+        return decision.promoted
+
+    assert month(1, ["a"])
+    assert month(2, ["a", "b"])
+    assert not month(3, ["c"])
+    assert alias_version(client, name, "champion") == "2"
+
+
+def test_a_server_that_goes_away_is_named_within_the_limit(tmp_path):
+    with mlflow_server_in(tmp_path / "server") as server:
+        gone = connect(server.uri, label="connection 'prod'")
+        pid = server.pid
+    assert not Path(f"/proc/{pid}").exists()
+    began = time.monotonic()
+    with pytest.raises(MlflowUnavailableError, match="connection 'prod'"):
+        gone.search_experiments()
+    assert time.monotonic() - began < 20
