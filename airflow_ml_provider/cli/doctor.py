@@ -84,7 +84,7 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except MLProviderError as exc:
-        return Finding(name, "problem", one_line(exc), "see the message: it says what to do")
+        return Finding(name, "problem", one_line(exc))  # our errors say what to do
     except Exception as exc:
         log.exception("the check %r failed", name)  # --verbose shows it
         found = f"{type(exc).__name__}: {one_line(exc)}"
@@ -205,7 +205,7 @@ def check_store(settings: Settings) -> Finding:
 
 def check_mlflow(settings: Settings) -> Finding:
     """Does the tracking server of the default connection answer and let us in?"""
-    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
     from airflow_ml_provider.hooks.mlflow import MlflowHook
 
@@ -213,29 +213,15 @@ def check_mlflow(settings: Settings) -> Finding:
     hook = MlflowHook(conn_id)
     try:
         address = hook.tracking_uri
-    except MLProviderError as exc:
-        if _is_defined(BaseHook, conn_id):
-            raise
+    except AirflowNotFoundException as exc:
         return Finding(
             "mlflow",
             "warning",
             one_line(exc),
-            f"training, evaluation and promotion need the connection {conn_id!r}; storing artifacts does not",
+            "training, evaluation and promotion need it; storing artifacts does not",
         )
     works, message = hook.test_connection()
     if works:
         return Finding("mlflow", "ok", f"{conn_id}: {one_line(message)}")
-    return Finding(
-        "mlflow",
-        "problem",
-        one_line(message),
-        f"start the server at {address}, or correct the connection {conn_id!r}",
-    )
-
-
-def _is_defined(hook: type, conn_id: str) -> bool:
-    try:
-        hook.get_connection(conn_id)  # type: ignore[attr-defined]
-    except AirflowException:
-        return False
-    return True
+    fix = f"start the server at {address}, or correct the connection {conn_id!r}"
+    return Finding("mlflow", "problem", one_line(message), fix)

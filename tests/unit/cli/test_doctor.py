@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Answer
+
+Run = Callable[..., Answer]
+
+
+def findings(answer: Answer) -> dict[str, dict[str, str]]:
+    return {row["check"]: row for row in json.loads(answer.out)}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"  # making one takes MLflow some seconds
+
+
+@pytest.fixture
+def mlflow(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "mlflow", "host": f"sqlite:///{database}"}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    with socket.socket() as held:  # bound and not listening: nobody else gets it, and it refuses
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_a_machine_that_is_set_up_gets_a_clean_bill(airflow: Run, root: Path) -> None:
+    answer = airflow("ml", "doctor", "-o", "json")
+    found = findings(answer)
+    assert {name: row["status"] for name, row in found.items() if row["status"] != "ok"} == {}
+    assert set(found) == {
+        "packages",
+        "xcom backend",
+        "listener",
+        "options",
+        "signing key",
+        "artifact root",
+        "artifact store",
+        "mlflow",
+    }
+    assert answer.code == 0
+    assert [path for path in root.rglob("*") if path.is_file()] == [], "the probe is gone"
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_the_table_tells_people_what_to_do(airflow: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "airflow.sdk.bases.xcom.BaseXCom")
+    answer = airflow("ml", "doctor")
+    assert answer.code == 1
+    assert "xcom backend: set [core] xcom_backend = airflow_ml_provider" in answer.out
+
+
+@pytest.mark.usefixtures("mlflow")
+@pytest.mark.parametrize(
+    ("option", "value", "check", "said"),
+    [
+        ("CORE__XCOM_BACKEND", "airflow.sdk.bases.xcom.BaseXCom", "xcom backend", "does not store artifacts"),
+        ("CORE__XCOM_BACKEND", "nowhere.Backend", "xcom backend", "nowhere"),
+        ("ML_PROVIDER__ARTIFACT_ROOT", "ftp://host/x", "options", "ftp://host/x"),
+        ("ML_PROVIDER__SIGNING_KEY", "short", "options", "signing_key"),
+        ("ML_PROVIDER__INLINE_MAX_BYTES", "16k", "options", "'16k'"),
+        ("ML_PROVIDER__ARTIFACT_ROOT", "file:///proc/version/x", "artifact store", "/proc/version/x"),
+    ],
+)
+def test_each_fault_is_found_and_named(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch, option: str, value: str, check: str, said: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__{option}", value)
+    answer = airflow("ml", "doctor", "-o", "json")
+    found = findings(answer)[check]
+    assert (found["status"], answer.code) == ("problem", 1)
+    assert said in found["found"]
+
+
+def test_a_missing_mlflow_connection_is_a_warning_unless_warnings_count(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_MLFLOW_DEFAULT", raising=False)
+    answer = airflow("ml", "doctor", "-o", "json")
+    assert findings(answer)["mlflow"]["status"] == "warning"
+    assert "mlflow_default" in findings(answer)["mlflow"]["found"]
+    assert answer.code == 0
+    assert airflow("ml", "doctor", "--strict").code == 1
+
+
+def test_a_server_that_is_down_is_a_problem(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch, closed_port: int
+) -> None:
+    connection = {"conn_type": "mlflow", "host": f"http://127.0.0.1:{closed_port}"}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
+    answer = airflow("ml", "doctor", "-o", "json")
+    found = findings(answer)["mlflow"]
+    assert (found["status"], answer.code) == ("problem", 1)
+    assert str(closed_port) in found["found"]
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_a_key_file_is_a_warning_because_other_machines_do_not_have_it(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ML_PROVIDER__SIGNING_KEY", "")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    found = findings(airflow("ml", "doctor", "-o", "json"))["signing key"]
+    assert found["status"] == "warning"
+    assert "this machine only" in found["found"]
+    assert "secrets.token_hex(32)" in found["fix"]
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_a_local_folder_under_a_remote_executor_is_a_warning(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    found = findings(airflow("ml", "doctor", "-o", "json"))["artifact root"]
+    assert found["status"] == "warning"
+    assert "every worker must mount" in found["found"]
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_neither_password_nor_signing_key_is_printed(airflow: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {
+        "conn_type": "mlflow",
+        "host": "http://127.0.0.1:9",
+        "login": "ada",
+        "password": "hunter2hunter2",
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
+    answer = airflow("ml", "doctor", "-o", "json")
+    printed = answer.out + answer.err
+    assert "hunter2hunter2" not in printed
+    assert os.environ["AIRFLOW__ML_PROVIDER__SIGNING_KEY"] not in printed
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_without_a_metadata_database_it_works_and_makes_none(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    database = tmp_path / "none.db"
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}")
+    assert airflow("ml", "doctor").code == 0
+    assert not database.exists()
