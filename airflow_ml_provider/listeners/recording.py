@@ -18,7 +18,7 @@ def record_attempt(state: TaskState, task_instance: Any, outcome: str, error: An
     from airflow_ml_provider.lineage.records import TaskRecord, VersionUse, write_record
 
     task = task_instance.task
-    bundle = task_instance.bundle_instance
+    bundle = getattr(task_instance, "bundle_instance", None)
     record = TaskRecord(
         dag_id=state.dag_id,
         run_id=state.run_id,

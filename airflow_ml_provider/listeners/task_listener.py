@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 def _in_task_process(task_instance: Any) -> bool:
     # The API server calls the same hooks, with a database row, when a user sets a state by hand.
-    return hasattr(task_instance, "get_template_context") and hasattr(task_instance, "bundle_instance")
+    # dag.test() makes task instances without a bundle, so only the class tells.
+    return type(task_instance).__module__ == "airflow.sdk.execution_time.task_runner"
 
 
 @hookimpl
