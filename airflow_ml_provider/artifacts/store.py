@@ -145,6 +145,7 @@ class ArtifactStore:
         preview: bool = True,
         on_write: Callable[[ArtifactRef], None] | None = None,
         fallback: Callable[[Any], Any] | None = None,
+        earlier: Iterable[ArtifactRef] = (),
     ) -> Any:
         """
         Return the JSON that stands for ``value`` in the XCom table, storing what JSON does not carry.
@@ -153,11 +154,13 @@ class ArtifactStore:
 
         :param on_write: Called with each artifact, after all of the value is stored.
         :param fallback: Turns a leaf that no codec knows into JSON.
+        :param earlier: Versions that the same attempt wrote before. The same content under the same name is
+            that version again, and no new one.
         :raises UnsupportedTypeError: if a part of it has no codec.
         :raises StoreError: if the storage refuses or cannot be reached.
         """
         facts = _facts(producer, effective_at, data_interval, preview)
-        session = _Session(self, check_name(name), facts, fallback)
+        session = _Session(self, check_name(name), facts, fallback, earlier)
         if format is not None and not isinstance(value, ArtifactRef):
             tree: Any = to_envelope(session.whole(value, format), self.signer)
         else:
@@ -354,8 +357,14 @@ class _Session:
     """One value on its way in: contents at once, manifests when all contents are there."""
 
     def __init__(
-        self, store: ArtifactStore, name: str, facts: _Facts, fallback: Callable[[Any], Any] | None
+        self,
+        store: ArtifactStore,
+        name: str,
+        facts: _Facts,
+        fallback: Callable[[Any], Any] | None,
+        earlier: Iterable[ArtifactRef] = (),
     ) -> None:
+        self._earlier = {(ref.name, ref.digest, ref.format): ref for ref in earlier}
         self._store = store
         self._name = name
         self._facts = facts
@@ -416,6 +425,8 @@ class _Session:
             if encoded.temporary and isinstance(encoded.parts, Path):
                 with contextlib.suppress(OSError):
                     encoded.parts.unlink()
+        if again := self._earlier.get((_part_name(name), digest, entry.format)):
+            return again
         shown = facts.preview and self._store.previews
         named = registry.public_type_name(type(value) if value_type is None else value_type)
         ref = ArtifactRef(

@@ -73,6 +73,8 @@ class ArtifactXComBackend(BaseXCom):
             preview=artifact.preview,
             on_write=(lambda ref: _note_write(task, ref)) if task else None,
             fallback=_airflow_serialize,
+            # multiple_outputs pushes each value and then all of them together
+            earlier=task.writes.values() if task else (),
         )
 
     @staticmethod

@@ -40,8 +40,6 @@ class TaskState:
     writes: dict[str, ArtifactRef] = field(default_factory=dict)
     models_read: list[dict[str, Any]] = field(default_factory=list)
     models_written: list[dict[str, Any]] = field(default_factory=list)
-    saved: dict[int, tuple[Any, ArtifactRef]] = field(default_factory=dict, repr=False)
-    """Values written in this attempt, by identity: the same object under two XCom keys is one version."""
 
     @property
     def key(self) -> Key:

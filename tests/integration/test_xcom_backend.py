@@ -136,11 +136,12 @@ def test_a_value_comes_back_equal_and_of_its_type(run_dag, seen, value):
         def produce():
             return value
 
+        # Pulled, not passed: Airflow itself cannot render an argument that holds NaN or an infinity.
         @task
-        def consume(found):
-            seen.append(found)
+        def consume(ti=None):
+            seen.append(ti.xcom_pull(task_ids="produce"))
 
-        consume(produce())
+        produce() >> consume()
 
     assert succeeded(run_dag(dag))
     assert seen == [value]
@@ -149,7 +150,7 @@ def test_a_value_comes_back_equal_and_of_its_type(run_dag, seen, value):
 
 def test_artifacts_inside_containers_and_dataclasses(run_dag, seen):
     value = {
-        "frames": [FRAME, FRAME],
+        "frames": [FRAME, FRAME.copy()],
         "arrays": (np.arange(6).reshape(2, 3), np.float32(1.5)),
         "summary": Summary(3, FRAME, dt.datetime(2013, 1, 1, tzinfo=dt.UTC)),
     }
@@ -307,10 +308,10 @@ def test_an_annotation_names_the_artifact_and_the_run_dates_it(run_dag):
 
     assert succeeded(run_dag(dag, logical_date=dt.datetime(2013, 2, 1, tzinfo=dt.UTC)))
     ref = store().get("flight_features")
-    assert ref.effective_at == dt.datetime(2013, 3, 1, tzinfo=dt.UTC)
+    assert ref.effective_at == dt.datetime(2013, 2, 1, tzinfo=dt.UTC)
     assert ref.data_interval == (
+        dt.datetime(2013, 1, 1, tzinfo=dt.UTC),
         dt.datetime(2013, 2, 1, tzinfo=dt.UTC),
-        dt.datetime(2013, 3, 1, tzinfo=dt.UTC),
     )
     assert (dt.datetime.now(dt.UTC) - ref.recorded_at).total_seconds() < 600
 
