@@ -26,8 +26,6 @@ from airflow_ml_provider.tracking.registry import alias_version, move_alias, reg
 from airflow_ml_provider.tracking.runs import find_run, task_run
 from tests.support.mlflow_server import mlflow_server_in
 
-pytest_plugins = ["tests.support.mlflow_server"]
-
 TRAIN = """
 import os, signal, sys, time
 from airflow_ml_provider.tracking.client import connect
@@ -47,7 +45,7 @@ with task_run(connect(uri), experiment=experiment, identity=identity) as run:
 
 @pytest.fixture(scope="session")
 def uri(mlflow_server):
-    return mlflow_server.uri
+    return mlflow_server
 
 
 @pytest.fixture
@@ -137,7 +135,7 @@ def test_from_training_to_champion(client, name):
         champion = alias_version(client, name, "champion")
         baseline = None if champion is None else f"models:/{name}@champion"
         with task_run(client, experiment=name, identity=identity("evaluate")) as run:
-            evaluation = evaluate_model(ref, holdout, "late", run=run, baseline_uri=baseline)
+            evaluation = evaluate_model(ref, holdout, "late", run=run, baseline_uri=baseline, plots=False)
         decision = decide(
             gates, evaluation["metrics"], evaluation["baseline_metrics"], bootstrap=champion is None
         )

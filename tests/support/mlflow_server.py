@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-A real MLflow tracking server on a free loopback port, for tests and the demo.
-
-As a context manager, or in pytest::
-
-    pytest_plugins = ["tests.support.mlflow_server"]  # gives the session fixture ``mlflow_server``
-"""
+"""A real MLflow tracking server on a free loopback port, for tests and the demo."""
 
 from __future__ import annotations
 
@@ -21,9 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 _STOP_SECONDS = 10.0
 
 
@@ -48,7 +40,7 @@ def mlflow_server_in(
     when the block is left.
 
     :param port: A free one where not given.
-    :raises RuntimeError: with the end of its log, if it does not answer ``/health`` in 120 seconds.
+    :raises RuntimeError: with the end of its log, if it does not answer ``/health`` in 240 seconds.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,13 +70,6 @@ def mlflow_server_in(
         yield MlflowServer(uri=uri, folder=folder, pid=process.pid, log=log)
     finally:
         _end(process)
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """One server for all tests of a session; tests use experiments and models of their own."""
-    with mlflow_server_in(tmp_path_factory.mktemp("mlflow-server")) as server:
-        yield server
 
 
 def free_port() -> int:
