@@ -441,7 +441,8 @@ class _Session:
             effective_at=facts.effective_at,
             data_interval=facts.data_interval,
             schema=encoded.schema,
-            preview=encoded.preview if shown else None,
+            # A tree shows envelopes and nodes, which mean nothing to people.
+            preview=encoded.preview if shown and entry.format != "tree-v1" else None,
             _store=self._store,
         )
         self._pending.append(ref)

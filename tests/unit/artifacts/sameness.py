@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 
-def same(left: Any, right: Any) -> bool:
+def same(left: Any, right: Any) -> bool:  # noqa: PLR0911, PLR0912 - one for each type
     if type(left) is not type(right):
         return False
     if left is right or type(left) is int:

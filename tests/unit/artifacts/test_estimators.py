@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of values
 from __future__ import annotations
 
 from typing import Any

@@ -67,7 +67,7 @@ def test_a_codec_of_another_package_is_found_when_its_type_is_met(
     ],
 )
 def test_a_taken_format_or_type_is_an_error(entry: registry.CodecEntry) -> None:
-    with pytest.raises(ValueError, match="taken|already"):
+    with pytest.raises(ValueError, match=r"taken|already"):
         registry.register_codec(entry)
 
 
@@ -77,26 +77,13 @@ def test_a_format_without_a_version_is_refused() -> None:
 
 
 def test_a_missing_library_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnsupportedFormatError, match="pip install nowhere_to_be_found"):
-        registry.CodecEntry(
-            "x-v1", (), "nowhere_to_be_found_codec"
-        ).load_module.__wrapped__ if False else _missing()
-
-
-def _missing() -> None:
-    module = types.ModuleType("needs")
-    sys.modules.pop("needs_codec", None)
-    entry = registry.CodecEntry("x-v1", (), "needs_codec")
-
     class Finder:
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> None:
             if name == "needs_codec":
                 raise ModuleNotFoundError("no", name="nowhere_to_be_found")
 
-    sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
-    try:
-        entry.load_module()
-    finally:
-        sys.meta_path.remove(Finder)  # type: ignore[arg-type]
-        del module
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+
+    with pytest.raises(UnsupportedFormatError, match="pip install nowhere_to_be_found"):
+        registry.CodecEntry("x-v1", (), "needs_codec").load_module()

@@ -170,7 +170,7 @@ for case in json.load(open({str(tmp_path / "cases.json")!r})):
     except ArtifactError:
         continue
     raise SystemExit("was read")
-bad = {{"numpy", "pandas", "pyarrow", "sklearn", "skops", "antigravity", "pickle5", "airflow"}} & set(sys.modules)
+bad = {{"numpy", "pandas", "pyarrow", "sklearn", "skops", "antigravity", "airflow"}} & set(sys.modules)
 raise SystemExit(f"imported {{bad}}" if bad else 0)
 """
 

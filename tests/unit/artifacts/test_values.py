@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E501 - tables of values
 """Out and back through what a PostgreSQL JSONB column does to JSON."""
 
 from __future__ import annotations
