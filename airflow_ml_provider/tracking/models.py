@@ -13,6 +13,7 @@ from typing import Any
 _LOGGED = re.compile(r"models:/(m-[^/@]+)")
 _ALIASED = re.compile(r"models:/([^/@]+)@([^/@]+)")
 _VERSIONED = re.compile(r"models:/([^/@]+)/(\d+)")
+_FLAVORS = ("sklearn", "xgboost", "lightgbm", "pyfunc")
 _RUN = re.compile(r"runs:/([^/]+)/.+")
 
 
@@ -126,7 +127,7 @@ class ModelRef:
             import mlflow
 
             flavor = "pyfunc" if as_pyfunc else self.flavor
-            if flavor is None:
+            if flavor not in _FLAVORS:  # not said, or by a later release
                 stored = mlflow.models.get_model_info(self.model_uri).flavors
                 flavor = next(
                     (name for name in ("sklearn", "xgboost", "lightgbm") if name in stored), "pyfunc"
