@@ -189,7 +189,9 @@ def _no_predictions(model: Any, method: str) -> pd.Series:
     import pandas as pd
 
     schema = None if method == "predict_proba" else model.metadata.get_output_schema()
-    kinds = schema.pandas_types() if schema is not None and not schema.is_tensor_spec() else []
+    kinds = []
+    if schema is not None:
+        kinds = schema.numpy_types() if schema.is_tensor_spec() else schema.pandas_types()
     return pd.Series([], dtype=kinds[0] if len(kinds) == 1 else "float64")
 
 
