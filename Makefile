@@ -62,12 +62,15 @@ format: install  ## Let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# setuptools comes with the environment on Python 3.11 and by dependencies later; 80 is the last with pkg_resources.
 constraints:  ## Resolve all dependencies anew and pin them in constraints.txt
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT \
 	&& "$(PYTHON)" -m venv "$$scratch" \
 	&& "$$scratch/bin/python" -m pip install --quiet --requirement docker/requirements.txt --editable '.[dev]' \
-	&& "$$scratch/bin/python" -m pip freeze --exclude-editable > "$$scratch/frozen" \
-	&& { sed -n '/^#/p' constraints.txt; grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' "$$scratch/frozen"; } > "$$scratch/new" \
+	  'setuptools>=80,<81' \
+	&& "$$scratch/bin/python" -m pip freeze --all --exclude-editable > "$$scratch/frozen" \
+	&& { sed -n '/^#/p' constraints.txt; grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' "$$scratch/frozen" | grep -v '^pip=='; } \
+	  > "$$scratch/new" \
 	&& cp "$$scratch/new" constraints.txt
 	@git --no-pager diff --stat -- constraints.txt
 
