@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
@@ -26,7 +28,7 @@ def commands(group: GroupCommand, path: tuple[str, ...] = ()) -> Iterator[tuple[
 COMMANDS = dict(commands(definition.get_ml_cli_commands()[0]))  # type: ignore[arg-type]
 
 
-def test_the_commands_are_those_that_the_docs_name() -> None:
+def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
         "doctor",
         "artifacts list",
@@ -34,6 +36,11 @@ def test_the_commands_are_those_that_the_docs_name() -> None:
         "artifacts get",
         "artifacts verify",
     }
+
+
+def test_every_command_has_a_heading_in_the_reference() -> None:
+    page = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
+    assert set(re.findall(r"^## `airflow ml (.*)`$", page.read_text(), flags=re.MULTILINE)) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("words", sorted(COMMANDS))
