@@ -105,6 +105,8 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
 
     as_of = data_time(operator.as_of, option="as_of")
     identity = identity_of(context)
+    # The run's own data time is what the evaluation speaks for; a run without one speaks for ``as_of``.
+    effective_at = effective_at_of(context, as_of if identity.slice is None else None)
     with operator.hook.session():
         model = operator.resolve(operator.model, as_of=as_of)
         baseline = find_baseline(operator, as_of)
@@ -136,7 +138,7 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
                 about=_about(data, identity),
                 evaluator_config=operator.evaluator_config,
                 plots=operator.plots,
-                effective_at=effective_at_of(context, as_of).isoformat(),
+                effective_at=effective_at.isoformat(),
             )
     # The baseline as it was asked for: a promotion checks that the alias has not moved since.
     asked = coerce_model(operator.baseline).model_uri if operator.baseline else None

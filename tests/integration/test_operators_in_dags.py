@@ -628,14 +628,14 @@ def test_an_alias_is_followed_to_what_it_was_in_data_time(
 
         judge()
 
-    run = run_dag(later, run_conf={"when": "2013-02-14"})
+    run = run_dag(later, logical_date=None, run_after=FEBRUARY, run_conf={"when": "2013-02-14"})
     assert states(run) == {"judge": "success"}
     evaluation = xcom_table(run, "judge")
     assert (evaluation["version"], evaluation["baseline_version"], evaluation["rows"]) == ("1", "1", 60)
     assert evaluation["effective_at"] == "2013-02-14T00:00:00+00:00"
-    run = run_dag(later, run_conf={"when": "2013-03-01"})
+    run = run_dag(later, logical_date=None, run_after=MARCH, run_conf={"when": "2013-03-01"})
     assert xcom_table(run, "judge")["version"] == "2"
-    run = run_dag(later, run_conf={"when": "2013-01-31"})
+    run = run_dag(later, logical_date=None, run_after=APRIL, run_conf={"when": "2013-01-31"})
     assert states(run) == {"judge": "failed"}
     assert isinstance(failures[-1], ModelNotFoundError)
     assert "pointed at no version as of 2013-01-31" in str(failures[-1])
