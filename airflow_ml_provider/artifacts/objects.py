@@ -365,6 +365,10 @@ _OTHER_KEYS = frozenset(
 )
 
 
+# The process whose threads serve the client, one set for all buckets.
+_client_pid: int | None = None
+
+
 class _Bucket:
     """Objects in S3 or a server that speaks it."""
 
@@ -377,14 +381,19 @@ class _Bucket:
         self.prefix = prefix
         self._options = {key: value for key, value in options.items() if value is not None}
         self._store: Any = None
-        self._pid = 0
 
     @property
     def store(self) -> Any:
-        # The client's threads do not survive a fork, so a forked task makes its own.
-        if self._store is None or self._pid != os.getpid():
+        global _client_pid  # noqa: PLW0603
+        if _client_pid not in (None, os.getpid()):
+            # The client's threads do not survive a fork: a request would wait for ever.
+            raise StoreError(
+                f"cannot reach s3://{self.bucket}: process {_client_pid} talked to it and then forked this "
+                "one; start it with multiprocessing's 'spawn' or 'forkserver', or use the store in the parent"
+            )
+        if self._store is None:
             self._store = self._connect()
-            self._pid = os.getpid()
+            _client_pid = os.getpid()
         return self._store
 
     def _connect(self) -> Any:

@@ -143,7 +143,7 @@ def test_refusals_say_what_to_do_and_no_secret(
         assert str(options["access_key_id"]) not in shown
 
 
-def test_a_forked_process_makes_its_own_connections(store: ArtifactStore) -> None:
+def test_a_fork_works_before_the_first_request_and_is_refused_after_it(store: ArtifactStore) -> None:
     import subprocess
     import sys
 
@@ -157,6 +157,13 @@ if (child := os.fork()) == 0:
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert store.get("forked").load() == b"of the child"
+if (child := os.fork()) == 0:
+    try:
+        store.get("forked")
+    except OSError as exc:
+        os._exit(7 if "spawn" in str(exc) else 1)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] >> 8 == 7
 """
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
