@@ -31,7 +31,8 @@ def part(file: str, name: str) -> str:
     )
     if found is None:
         raise ValueError(f"{file} has no part between '# [START {name}]' and '# [END {name}]'")
-    return textwrap.dedent(found.group(1)).strip("\n") + "\n"
+    marks = re.compile(r"^[ ]*# \[(START|END) \S+\]\n", re.MULTILINE)  # of parts inside this one
+    return textwrap.dedent(marks.sub("", found.group(1))).strip("\n") + "\n"
 
 
 def refreshed(text: str) -> str:

@@ -126,9 +126,9 @@ def test_evaluations_run_by_backfill_only(bag: Any) -> None:
     )
 
 
-def test_a_day_is_judged_with_the_champion_of_its_beginning(bag: Any) -> None:
+def test_a_day_is_judged_with_the_champion_of_its_end(bag: Any) -> None:
     task = bag.dags["flight_delay_evaluation"].get_task("evaluate")
-    assert task.as_of == "{{ data_interval_start }}"
+    assert task.as_of == "{{ data_interval_end }}"
 
 
 def test_promotion_announces_the_asset_that_scoring_waits_for(bag: Any) -> None:
