@@ -87,8 +87,8 @@ def test_scoring_stores_predictions_for_each_flight_of_the_week(dags: Any) -> No
 @pytest.mark.parametrize(
     ("day_after", "version"),
     [
-        pytest.param(datetime(2013, 4, 1, tzinfo=UTC), "1", id="the last day of the first champion"),
-        pytest.param(datetime(2013, 4, 2, tzinfo=UTC), "2", id="the first day of the second"),
+        pytest.param(datetime(2013, 3, 31, tzinfo=UTC), "1", id="the last day of the first champion"),
+        pytest.param(datetime(2013, 4, 1, tzinfo=UTC), "2", id="the day at whose end the second counts"),
         pytest.param(datetime(2013, 5, 20, tzinfo=UTC), "2", id="after a rejection"),
     ],
 )
