@@ -195,12 +195,12 @@ def test_the_ground_floor_imports_without_airflow() -> None:
 def make(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(
-        ["make", *words],
+        ["make", *words],  # noqa: S607
         check=False,
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**inherited, **env},  # noqa: S607
+        env={**inherited, **env},
     )
 
 
