@@ -31,6 +31,11 @@ class ArtifactStoreHook(BaseHook):
         """The store, one for each root in a process."""
         return _store_for(self.settings)
 
+    @staticmethod
+    def forget() -> None:
+        """Drop the stores of this process, so that a changed connection is read again."""
+        _store_for.cache_clear()
+
 
 @functools.lru_cache(maxsize=8)
 def _store_for(settings: Settings) -> ArtifactStore:
@@ -81,10 +86,15 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
     if endpoint:
         options["endpoint_url"] = endpoint
         options["allow_http"] = endpoint.startswith("http://")
-    if credentials := hook.get_session().get_credentials():
+    session = hook.get_session()
+    if credentials := session.get_credentials():
         frozen = credentials.get_frozen_credentials()
-        options["access_key_id"] = frozen.access_key
-        options["secret_access_key"] = frozen.secret_key
         if frozen.token:
-            options["session_token"] = frozen.token
+            # Temporary keys of an assumed role end before a long task does: they are asked for again.
+            from obstore.auth.boto3 import Boto3CredentialProvider
+
+            options["credential_provider"] = Boto3CredentialProvider(session)
+        else:
+            options["access_key_id"] = frozen.access_key
+            options["secret_access_key"] = frozen.secret_key
     return options

@@ -15,9 +15,9 @@ import pendulum
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, task
-from airflow_ml_provider.artifacts.store import ArtifactStore
 
 from airflow_ml_provider import Artifact, ArtifactAsset, ArtifactRef
+from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.lineage.records import consumers_of, read_record
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From options and Airflow connections to a store: on a real S3 server, and with what users get wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from airflow.sdk import DAG, task
+
+from airflow_ml_provider.exceptions import SettingsError, StoreError
+from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook, s3_options
+from airflow_ml_provider.settings import load_settings
+from tests.support import seaweed
+
+pytestmark = pytest.mark.s3
+
+FRAME = pd.DataFrame({"a": [1, 2, 3]})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweed.S3Server]:
+    with seaweed.running(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture
+def on_s3(server: seaweed.S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that points the deployment at the server through an AWS connection."""
+
+    def connect(**changes: Any) -> None:
+        connection = {
+            "conn_type": "aws",
+            "login": server.access_key_id,
+            "password": server.secret_access_key,
+            "extra": {"endpoint_url": server.endpoint_url, "region_name": "us-east-1"},
+        } | changes
+        monkeypatch.setenv("AIRFLOW_CONN_ARTIFACTS_S3", json.dumps(connection))
+        monkeypatch.setenv("AIRFLOW__ML_PROVIDER__ARTIFACT_CONN_ID", "artifacts_s3")
+        monkeypatch.setenv("AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT", server.root(f"airflow/{len(changes)}"))
+        load_settings.cache_clear()
+        ArtifactStoreHook.forget()
+
+    yield connect
+    load_settings.cache_clear()
+    ArtifactStoreHook.forget()
+
+
+def test_a_dag_passes_frames_through_s3(on_s3, run_dag, server):
+    on_s3()
+    seen = []
+    with DAG("through_s3", schedule=None) as dag:
+
+        @task
+        def produce():
+            return FRAME
+
+        @task
+        def consume(frame):
+            seen.append(frame)
+
+        consume(produce())
+
+    assert str(run_dag(dag).state) == "success"
+    pd.testing.assert_frame_equal(seen[0], FRAME)
+    store = ArtifactStoreHook().store
+    assert store.objects.root.startswith(f"s3://{server.bucket}/")
+    assert list(store.names()) == ["through_s3.produce"]
+
+
+def test_a_wrong_secret_is_an_error_that_does_not_show_it(on_s3):
+    on_s3(password="not-the-secret-0123456789")
+    with pytest.raises(StoreError) as error:
+        ArtifactStoreHook().store.save(FRAME, "frame")
+    assert "not-the-secret" not in str(error.value)
+
+
+def test_a_connection_of_another_type_is_refused_by_name(on_s3):
+    on_s3(conn_type="http", extra=None)
+    with pytest.raises(SettingsError, match=r"artifacts_s3.*'http'.*'aws'"):
+        s3_options("artifacts_s3")
+
+
+def test_without_a_connection_the_machine_has_the_credentials():
+    assert s3_options(None) == {}
+
+
+def test_temporary_keys_are_asked_for_again(on_s3):
+    on_s3(
+        extra={
+            "endpoint_url": "http://127.0.0.1:1",
+            "region_name": "eu-west-1",
+            "aws_session_token": "a-token",
+        }
+    )
+    options = s3_options("artifacts_s3")
+    assert options["region"] == "eu-west-1"
+    assert options["credential_provider"]()["token"] == "a-token"
+    assert "secret_access_key" not in options
+
+
+def test_an_unwritable_root_fails_the_task_and_says_which(run_dag, monkeypatch, tmp_path: Path, caplog):
+    blocker = tmp_path / "a file where a folder should be"
+    blocker.touch()
+    monkeypatch.setenv("AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT", f"file://{blocker}/artifacts")
+    load_settings.cache_clear()
+    with pytest.raises(StoreError, match="a file where a folder should be"):
+        ArtifactStoreHook().store.save(FRAME, "frame")
+    load_settings.cache_clear()
