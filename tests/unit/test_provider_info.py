@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import subprocess
 import sys
@@ -54,7 +55,10 @@ def test_each_part_is_valid_against_the_stricter_schema_of_airflows_own_provider
     part = _schema("provider.yaml.schema.json")["properties"][key]
     definitions = _schema("provider.yaml.schema.json").get("definitions", {})
     if key == "integrations":  # the only one we fall short of: a how-to guide in Airflow's own doc tree
-        part = {**part, "items": {**part["items"], "required": ["integration-name", "external-doc-url", "tags"]}}
+        part = {
+            **part,
+            "items": {**part["items"], "required": ["integration-name", "external-doc-url", "tags"]},
+        }
     jsonschema.validate(INFO[key], {**part, "definitions": definitions})
 
 
@@ -83,7 +87,9 @@ def test_every_operator_of_the_package_is_in_a_module_that_is_listed() -> None:
     import airflow_ml_provider.operators as room
 
     listed = {name for part in INFO["operators"] for name in part["python-modules"]}
-    files = {f"airflow_ml_provider.operators.{path.stem}" for path in Path(room.__path__[0]).glob("[a-z]*.py")}
+    files = {
+        f"airflow_ml_provider.operators.{path.stem}" for path in Path(room.__path__[0]).glob("[a-z]*.py")
+    }
     assert {name for name in files if _operators(importlib.import_module(name))} == listed
 
 
@@ -168,7 +174,9 @@ def test_the_connection_form_shows_our_fields_without_importing_the_hook() -> No
     assert list(widgets) == ["token", "registry_uri", "ui_url", "ca_bundle", "insecure_tls"]
     assert [name for name, widget in widgets.items() if widget.is_sensitive] == ["token"]
     form = next(
-        entry for entry in manager.iter_connection_type_hook_ui_metadata() if entry.connection_type == "mlflow"
+        entry
+        for entry in manager.iter_connection_type_hook_ui_metadata()
+        if entry.connection_type == "mlflow"
     )
     assert form.hook_name == "MLflow"
     assert form.field_behaviour is not None
@@ -207,6 +215,17 @@ def test_every_option_has_its_default(option: str, default: str | None) -> None:
         assert str(found).endswith("/ml_artifacts")
     else:
         assert found == default
+
+
+def test_airflow_config_list_shows_every_option_with_its_description() -> None:
+    from airflow.configuration import conf
+
+    shown = io.StringIO()
+    conf.write(shown, section="ml_provider", include_descriptions=True, include_providers=True)
+    text = shown.getvalue()
+    for name, option in OPTIONS.items():
+        assert f"{name} = " in text
+        assert option["description"].splitlines()[0] in text
 
 
 def test_no_option_is_declared_twice_or_forgotten_by_the_settings() -> None:
