@@ -12,7 +12,7 @@ Every error that a caller can act on.
     │   ├── ArtifactCorruptError (ValueError)     the bytes are not those that were written
     │   ├── SignatureError (ValueError)           an envelope that this deployment did not write
     │   ├── UntrustedTypeError (TypeError)        reading it would import what nobody allowed
-    │   ├── ClassChangedError (TypeError)         the user's class has other fields now than when it was stored
+    │   ├── ClassChangedError (TypeError)         the class has other fields than when stored
     │   ├── UnboundReferenceError (RuntimeError)  a reference without a store
     │   └── StoreError (OSError)                  the object storage refused or is unreachable
     ├── SettingsError (ValueError)                an option of [ml_provider] is wrong

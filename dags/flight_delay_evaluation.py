@@ -8,8 +8,8 @@ Made to be backfilled:
 
 Each day is judged with the model that was `flight_delay@champion` **at the end of that day**, in the time of
 the data: a day in May with the champion of that day in May, even if that model was made today and has been
-replaced since. A champion that counts from midnight on is the one at the end of the day before. Repeating the backfill gives the same numbers and updates the same MLflow runs, in the
-experiment `flight_delay_daily`.
+replaced since. A champion that counts from midnight on is the one at the end of the day before. Repeating the
+backfill gives the same numbers and updates the same MLflow runs, in the experiment `flight_delay_daily`.
 
 The first champion counts from 2013-03-01 on, so 2013-02-28 is the first day that can be judged.
 """

@@ -3,8 +3,8 @@
 Copy the marked parts of example DAGs into the guides, so that quoted code cannot rot.
 
 A guide asks for a part with a line ``<!-- quote dags/x.py name -->`` before a code block; the part lies
-between ``# [START name]`` and ``# [END name]`` in that file. Run ``python docs/quote.py`` after changing either;
-a test fails when a guide and its source differ.
+between ``# [START name]`` and ``# [END name]`` in that file. Run ``python docs/quote.py`` after changing
+either; a test fails when a guide and its source differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_QUOTE = re.compile(r"(<!-- quote (?P<file>\S+) (?P<name>\S+) -->\n```python\n)(?P<code>.*?)(```\n)", re.DOTALL)
+_QUOTE = re.compile(
+    r"(<!-- quote (?P<file>\S+) (?P<name>\S+) -->\n```python\n)(?P<code>.*?)(```\n)", re.DOTALL
+)
 
 
 def part(file: str, name: str) -> str:

@@ -98,7 +98,7 @@ class ArtifactXComBackend(BaseXCom):
         return _store().decode(
             tree,
             as_refs=task is not None and _wants_refs(task),
-            on_read=(lambda ref, _value: task.reads.setdefault(ref.version_id, ref)) if task else None,
+            on_read=(lambda ref, _value: task.note_read(ref)) if task else None,
             fallback=_airflow_deserialize,
         )
 

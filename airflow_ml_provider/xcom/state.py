@@ -45,6 +45,10 @@ class TaskState:
     def key(self) -> Key:
         return (self.dag_id, self.run_id, self.task_id, self.map_index)
 
+    def note_read(self, ref: ArtifactRef) -> None:
+        """Remember a version that the attempt loaded."""
+        self.reads.setdefault(ref.version_id, ref)
+
 
 _states: dict[Key, TaskState] = {}
 
@@ -127,8 +131,8 @@ def annotated_artifact(function: Callable[..., Any] | None) -> Artifact | None:
 
     Only the annotation's metadata counts, so ``T`` may be a name that exists for type checkers alone.
     """
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
+    while (wrapped := getattr(function, "__wrapped__", None)) is not None:
+        function = wrapped
     annotation = getattr(function, "__annotations__", {}).get("return")
     if isinstance(annotation, str):
         # The annotation is code of the DAG author's own module; names that only type checkers import
