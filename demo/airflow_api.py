@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 from demo.errors import ApiError
 
 Json = dict[str, Any]
+BACKFILL_ATTEMPTS = 20
 PAGE = 100  # rows; Airflow's own limit of a page
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
@@ -96,14 +98,30 @@ class AirflowApi:
         return str(run["dag_run_id"])
 
     def backfill(self, dag_id: str, first: datetime, last: datetime, *, max_active_runs: int = 4) -> int:
-        """Ask for a run of each interval that starts in ``[first, last]``; returns the backfill's id."""
+        """
+        Ask for a run of each interval that starts in ``[first, last]``; returns the backfill's id.
+
+        On SQLite Airflow refuses (503) while another component writes; then this asks again for a while.
+        """
         body = {
             "dag_id": dag_id,
             "from_date": first.isoformat(),
             "to_date": last.isoformat(),
             "max_active_runs": max_active_runs,
         }
-        return int(self.request("POST", "/backfills", json=body)["id"])
+        for attempt in range(BACKFILL_ATTEMPTS):
+            try:
+                return int(self.request("POST", "/backfills", json=body)["id"])
+            except ApiError as exc:
+                busy = exc.status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.CONFLICT)
+                if not busy or attempt == BACKFILL_ATTEMPTS - 1:
+                    raise
+            # What a refused attempt could not clear away would stand in the way of the next.
+            for row in self._pages("/backfills", "backfills", {"dag_id": dag_id}):
+                if row["completed_at"] is None:
+                    self.request("PUT", f"/backfills/{row['id']}/cancel")
+            time.sleep(0.5)
+        raise AssertionError("the last attempt returns or raises")
 
     def dag_runs(self, dag_id: str = "~", **filters: Any) -> list[Json]:
         """Return runs, the oldest data interval first; ``~`` stands for every DAG."""

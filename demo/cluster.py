@@ -45,6 +45,7 @@ POLL_INTERVAL = 0.25  # seconds
 # What a task of the examples imports anyway. The scheduler's forkserver imports it once, and each task then
 # starts with it, instead of spending 5 s on imports: Airflow's own option for this, new in 3.3.
 PRELOADED = (
+    "skops.io",  # first: it asks every module loaded before it for the names of a thousand functions
     "airflow.executors.local_executor",
     "airflow.sdk.execution_time.task_runner",
     "airflow.sdk.execution_time.supervisor",
@@ -84,7 +85,8 @@ class LocalCluster:
     ) -> None:
         self.folder = folder.resolve()
         self.dags_folder = dags_folder.resolve()
-        free = free_ports(2)
+        free = free_ports(3)
+        self._unused_port = free[2]
         self.airflow_port = require_free(airflow_port, "Airflow") if airflow_port else free[0]
         self.mlflow_port = require_free(mlflow_port, "MLflow") if mlflow_port else free[1]
         self.airflow_url = f"http://{LOOPBACK}:{self.airflow_port}"
@@ -133,8 +135,8 @@ class LocalCluster:
             "PYTHONUNBUFFERED": "1",
             "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), loopback])),
             "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy"), loopback])),
-            # Two cores are shared by everything here; a thread pool a process only makes them fight.
-            "OMP_NUM_THREADS": "2",
+            # A few cores are shared by all tasks; a pool of threads in each only makes them fight.
+            "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
@@ -146,8 +148,7 @@ class LocalCluster:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.airflow_url}/execution/",
             "AIRFLOW__CORE__XCOM_BACKEND": "airflow_ml_provider.xcom.backend.ArtifactXComBackend",
-            # A name that resolves here without asking a name server.
-            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "demo.ports.host_name",
             "AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT": self.artifacts.as_uri(),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
             "AIRFLOW__API__HOST": LOOPBACK,
@@ -156,6 +157,9 @@ class LocalCluster:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
+            # Nobody listens there (see start), so that the log server of another Airflow is not asked.
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._unused_port),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._unused_port),
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__SCHEDULER__MP_START_METHOD": "forkserver",
@@ -236,11 +240,8 @@ class LocalCluster:
 
     def _write_environment_file(self, environment: Mapping[str, str]) -> None:
         """Leave what ``. airflow.env`` needs to use the CLI on this cluster."""
-        ours = {
-            k: v
-            for k, v in environment.items()
-            if k.startswith(("AIRFLOW", "MLFLOW", "NO_PROXY", "no_proxy"))
-        }
+        prefixes = ("AIRFLOW", "MLFLOW", "PYTHONPATH", "NO_PROXY", "no_proxy")
+        ours = {name: value for name, value in environment.items() if name.startswith(prefixes)}
         ours["MLFLOW_TRACKING_URI"] = self.mlflow_url
         path = self.folder / "airflow.env"
         path.touch(mode=0o600)

@@ -11,6 +11,11 @@ from demo.errors import PortTakenError
 LOOPBACK = "127.0.0.1"
 
 
+def host_name() -> str:
+    """Return the name that components note for this machine; it resolves without a name server."""
+    return "localhost"
+
+
 def free_ports(count: int) -> list[int]:
     """Return that many different ports nobody listens on now."""
     with ExitStack() as held:

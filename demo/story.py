@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TRAINING = "flight_delay_training"
 SCORING = "flight_delay_scoring"
 EVALUATION = "flight_delay_evaluation"
-PLAIN = "plain_flights"
+PLAIN = "plain_weather_report"
 
 BACKFILL_DAYS = 14
 DAYS_BEFORE_THE_CHANGE = 7
@@ -201,8 +201,8 @@ def days_around_a_change(decisions: Sequence[Decision]) -> tuple[datetime, datet
     """
     Choose 14 days around the first day on which one champion followed another.
 
-    A champion counts from ``effective_at`` on, and the evaluation of a day asks for the champion at that
-    day's end: so the day that ends at ``effective_at`` is the new champion's first.
+    A champion counts from ``effective_at`` on, and a day is judged with the champion at its end. So the day
+    that ends then is the new champion's first, and seven come before it.
     """
     moves = [d for d in decisions if d.promoted and d.effective_at]
     if not moves:
@@ -210,9 +210,8 @@ def days_around_a_change(decisions: Sequence[Decision]) -> tuple[datetime, datet
     changes = [d for d in moves if d.previous_version is not None]
     chosen = min(changes or moves, key=lambda d: d.effective_at or "")
     effective_at = datetime.fromisoformat(str(chosen.effective_at))
-    new_from = (effective_at - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    before = DAYS_BEFORE_THE_CHANGE if changes else 0
-    first = new_from - timedelta(days=before)
+    midnight = effective_at.replace(hour=0, minute=0, second=0, microsecond=0)
+    first = midnight - timedelta(days=1 + DAYS_BEFORE_THE_CHANGE if changes else 0)
     last = first + timedelta(days=BACKFILL_DAYS - 1)
     if changes:
         return (
@@ -227,7 +226,7 @@ def decision_text(decision: Decision) -> str:
     if decision.promoted:
         against = f" after version {decision.previous_version}" if decision.previous_version else ""
         return f"version {decision.version} is champion{against}, {short(decision.metrics)}"
-    return "rejected: " + "; ".join(decision.reasons)
+    return "rejected: " + "; ".join(decision.why)
 
 
 def decision_style(decision: Decision) -> str:

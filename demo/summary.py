@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from demo.cluster import LocalCluster
     from demo.output import Output
 
-SHOWN_METRICS = ("roc_auc", "log_loss", "f1_score", "accuracy_score")
+SHOWN_METRICS = ("roc_auc", "log_loss", "accuracy_score")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Decision:
     previous_version: str | None
     effective_at: str | None
     reasons: list[str]
+    """What each condition of each gate said."""
+    why: list[str]
+    """The reasons that made the difference: of a rejection, those that failed."""
     metrics: dict[str, float]
     baseline_metrics: dict[str, float] | None
     rows: int | None
@@ -114,10 +117,17 @@ def decision_of(airflow: AirflowApi, run: Json) -> Decision | None:
         previous_version=found.get("previous_version"),
         effective_at=found.get("effective_at") or run["data_interval_end"],
         reasons=list(found["reasons"]),
+        why=deciding_reasons(found),
         metrics=dict(evaluation.get("metrics") or {}),
         baseline_metrics=evaluation.get("baseline_metrics"),
         rows=evaluation.get("rows"),
     )
+
+
+def deciding_reasons(decision: Mapping[str, Any]) -> list[str]:
+    """Return the reasons of the conditions that failed, or all if none did."""
+    failed = [gate["reason"] for gate in decision.get("gates") or () if not gate["passed"]]
+    return failed or list(decision["reasons"])
 
 
 def evaluation_of(airflow: AirflowApi, run: Json) -> DailyEvaluation:
@@ -242,7 +252,7 @@ def show(summary: Summary, output: Output) -> None:
             (
                 d.month,
                 f"version {d.version} promoted" if d.promoted else "rejected",
-                "; ".join(d.reasons),
+                "; ".join(d.why),
             )
             for d in summary.decisions
         ],

@@ -20,7 +20,7 @@ def flight_delay_training() -> None:
     fit()
 
 
-for dag_id in ("flight_delay_scoring", "flight_delay_evaluation", "plain_flights"):
+for dag_id in ("flight_delay_scoring", "flight_delay_evaluation", "plain_weather_report"):
     with DAG(dag_id, schedule=None, start_date=START):
         EmptyOperator(task_id="nothing")
 

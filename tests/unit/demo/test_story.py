@@ -24,7 +24,8 @@ def decided(
         version=version,
         previous_version=previous,
         effective_at=effective_at,
-        reasons=["roc_auc 0.61 is below the champion's 0.62"],
+        reasons=["roc_auc 0.61 is at least 0.6", "roc_auc 0.61 is below the champion's 0.62"],
+        why=["roc_auc 0.61 is below the champion's 0.62"],
         metrics={"roc_auc": 0.61},
         baseline_metrics=None,
         rows=10,
@@ -64,7 +65,7 @@ def test_the_days_show_both_champions_of_the_first_change(decisions: list[Decisi
 
 def test_a_single_champion_is_evaluated_from_its_first_day_on() -> None:
     first, last, why = days_around_a_change([decided("2013-03-01T00:00:00Z", "1")])
-    assert (first, last) == (datetime(2013, 2, 28, tzinfo=UTC), datetime(2013, 3, 13, tzinfo=UTC))
+    assert (first, last) == (datetime(2013, 3, 1, tzinfo=UTC), datetime(2013, 3, 14, tzinfo=UTC))
     assert "the only champion" in why
 
 
