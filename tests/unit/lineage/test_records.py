@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from airflow_ml_provider.artifacts.objects import ObjectStore
 
+from airflow_ml_provider.artifacts.objects import ObjectStore
 from airflow_ml_provider.exceptions import ArtifactNotFoundError
 from airflow_ml_provider.lineage.records import (
     TaskRecord,
