@@ -150,7 +150,8 @@ class LocalCluster:
             "AIRFLOW__CORE__XCOM_BACKEND": "airflow_ml_provider.xcom.backend.ArtifactXComBackend",
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "demo.ports.host_name",
             "AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT": self.artifacts.as_uri(),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            # Seconds that a component waits for the writes of another, where SQLite's default is 5.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}?timeout=60",
             "AIRFLOW__API__HOST": LOOPBACK,
             "AIRFLOW__API__PORT": str(self.airflow_port),
             "AIRFLOW__API__BASE_URL": self.airflow_url,
