@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users get wrong: the task fails with an error that names the thing, and nothing half-made stays behind."""
+"""What users get wrong: the task fails with an error that names it, and nothing half-made stays behind."""
 
 from __future__ import annotations
 
