@@ -19,6 +19,7 @@ from demo.errors import AlreadyRunningError, DemoError
 from demo.output import Output
 
 FAILED = 1
+FOLDER = ".demo"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -28,7 +29,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--keep", action="store_true", help="leave Airflow and MLflow running afterwards")
     what.add_argument("--stop", action="store_true", help="only stop what an earlier --keep left running")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="where everything is kept")
+    parser.add_argument("--folder", type=Path, default=ROOT / FOLDER, help="where everything is kept")
     parser.add_argument("--dags", type=Path, default=ROOT / "dags", help="folder of the DAG files")
     parser.add_argument("--airflow-port", type=port, help="by default a free one")
     parser.add_argument("--mlflow-port", type=port, help="by default a free one")
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace, output: Output) -> None:
         output.text(f"The same as JSON: {path}")
         if options.keep:
             cluster.keep()
-            tell_addresses(cluster, output)
+            tell_addresses(cluster, output, summary.champion.name)
         else:
             output.text(
                 f"Logs and data stay in {cluster.folder}; `make demo-ui` leaves Airflow and MLflow running."
@@ -111,7 +112,7 @@ def make_room(folder: Path, output: Output) -> None:
         stop_in(folder)
 
 
-def tell_addresses(cluster: LocalCluster, output: Output) -> None:
+def tell_addresses(cluster: LocalCluster, output: Output, model: str) -> None:
     airflow, mlflow = cluster.airflow_url, cluster.mlflow_url
     output.blank()
     output.text("Airflow and MLflow go on running. Worth a look:", "bold")
@@ -120,11 +121,14 @@ def tell_addresses(cluster: LocalCluster, output: Output) -> None:
         ("the trainings", f"{airflow}/dags/flight_delay_training"),
         ("the assets: training -> champion -> scoring", f"{airflow}/assets"),
         ("MLflow's experiments", f"{mlflow}/#/experiments"),
-        ("the model's versions", f"{mlflow}/#/models"),
+        ("the model's versions", f"{mlflow}/#/models/{model}"),
     ):
         output.text(f"  {what:<45}{address}")
     output.text(f"For the `airflow` command line on it:  . {cluster.folder / 'airflow.env'}")
-    output.text("Stop them with `make demo-stop`.")
+    usual = cluster.folder == (ROOT / FOLDER).resolve()
+    output.text(
+        f"Stop them with `{'make demo-stop' if usual else f'python -m demo --stop --folder {cluster.folder}'}`."
+    )
 
 
 if __name__ == "__main__":

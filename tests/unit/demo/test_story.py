@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from demo.errors import DemoError
-from demo.story import BACKFILL_DAYS, days_around_a_change, decision_text, name_of
+from demo.errors import ApiError, DemoError
+from demo.output import Output
+from demo.story import BACKFILL_DAYS, Story, days_around_a_change, decision_text, name_of
 from demo.summary import Decision
 
 
@@ -104,3 +108,48 @@ def test_a_task_is_named_by_its_data_or_else_its_start(
         "run_after": "2026-01-02T10:00:00Z",
     }
     assert name_of(task) == name
+
+
+class BusyAirflow:
+    """An Airflow on SQLite whose first answers to a backfill are errors."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.said: list[str] = []
+
+    def backfill(self, *_: object, **__: object) -> int:
+        self.said.append("backfill")
+        if self.statuses:
+            raise ApiError("database is locked", status=self.statuses.pop(0))
+        return 1
+
+    def drop_backfills(self, dag_id: str) -> None:
+        self.said.append("drop")
+
+    def unpause(self, dag_id: str) -> None:
+        self.said.append("unpause")
+
+
+def ask_for_backfill(airflow: BusyAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.story.POLL_INTERVAL", 0.0)
+    cluster: Any = SimpleNamespace(airflow=airflow, parallelism=3, check=lambda: None)
+    when = datetime(2013, 3, 1, tzinfo=UTC)
+    Story(cluster, Output(io.StringIO())).backfill(when, when)
+
+
+def test_the_evaluation_is_switched_on_only_when_all_its_runs_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow = BusyAirflow(503, 503)
+    ask_for_backfill(airflow, monkeypatch)
+    assert airflow.said == ["backfill", "drop", "backfill", "drop", "backfill", "unpause"]
+
+
+@pytest.mark.parametrize(
+    "statuses", [pytest.param([422], id="not a matter of time"), pytest.param([503] * 20, id="for ever busy")]
+)
+def test_a_backfill_that_is_refused_is_an_error(statuses: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = BusyAirflow(*statuses)
+    with pytest.raises(ApiError, match="locked"):
+        ask_for_backfill(airflow, monkeypatch)
+    assert "unpause" not in airflow.said
