@@ -125,10 +125,9 @@ def tell_addresses(cluster: LocalCluster, output: Output, model: str) -> None:
     ):
         output.text(f"  {what:<45}{address}")
     output.text(f"For the `airflow` command line on it:  . {cluster.folder / 'airflow.env'}")
-    usual = cluster.folder == (ROOT / FOLDER).resolve()
-    output.text(
-        f"Stop them with `{'make demo-stop' if usual else f'python -m demo --stop --folder {cluster.folder}'}`."
-    )
+    elsewhere = cluster.folder != (ROOT / FOLDER).resolve()
+    stop = f"python -m demo --stop --folder {cluster.folder}" if elsewhere else "make demo-stop"
+    output.text(f"Stop them with `{stop}`.")
 
 
 if __name__ == "__main__":
