@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo when something goes wrong: it says what, fails, and leaves nothing running."""
+"""The demo's processes: when something goes wrong it says what, fails, and leaves nothing running."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from demo.cluster import ROOT, read_state, running_in
+from demo.cluster import ROOT, LocalCluster, read_state, running_in
+from demo.ports import LOOPBACK
 
 pytestmark = pytest.mark.e2e
 FAILING_DAGS = Path(__file__).parent / "failing_dags"
@@ -122,4 +124,31 @@ def test_a_second_demo_does_not_disturb_one_at_work(tmp_path: Path) -> None:
     assert first.poll() is None
     first.terminate()
     end(first)
+    assert left_in(folder) == []
+
+
+def test_a_kept_cluster_serves_loopback_only_and_runs_on_until_it_is_stopped(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    cluster = LocalCluster(folder, FAILING_DAGS).start()
+    try:
+        cluster.keep()
+        cluster.stop()  # what every way out of the demo calls
+        assert httpx.get(f"{cluster.airflow_url}/api/v2/monitor/health", trust_env=False).status_code == 200
+        assert httpx.get(f"{cluster.mlflow_url}/health", trust_env=False).status_code == 200
+        listening = {
+            connection.laddr
+            for process in running_in(folder)
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {(LOOPBACK, cluster.airflow_port), (LOOPBACK, cluster.mlflow_port)}
+    finally:
+        stopped = subprocess.run(
+            [sys.executable, "-m", "demo", "--stop", "--folder", str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (stopped.returncode, stopped.stdout) == (0, f"stopped what ran in {folder}\n")
     assert left_in(folder) == []
