@@ -421,12 +421,14 @@ def stop_in(folder: Path) -> bool:
     if (state := read_state(folder)) and (leader := living(state)):
         with contextlib.suppress(psutil.Error):
             leader.terminate()
-        with contextlib.suppress(psutil.Error):
-            leader.wait(STOP_TIMEOUT)
+        # Not Process.wait: where nobody reaps orphans, as in many containers, a zombie stays for ever.
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while living(state) and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL)
     while rest := running_in(folder):
         # Its supervisor was killed, so nobody else ends these.
         supervisor.send(rest, signal.SIGKILL)
-        psutil.wait_procs(rest, timeout=1)
+        time.sleep(POLL_INTERVAL)
     return True
 
 
