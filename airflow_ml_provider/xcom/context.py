@@ -45,6 +45,8 @@ def effective_at_of(context: Mapping[str, Any], explicit: datetime | None = None
         logical_date=context.get("logical_date"),
         triggering_extras=triggering_extras(context) if by_hand_or_event else (),
         explicit=explicit,
+        # The run's own wall clock, so that all of its tasks and tries speak for one moment.
+        now=getattr(context.get("dag_run"), "run_after", None),
     )
 
 
