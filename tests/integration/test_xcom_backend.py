@@ -52,20 +52,24 @@ def succeeded(run: Any) -> bool:
     return str(run.state) == "success"
 
 
-def test_a_frame_crosses_as_a_readable_envelope_and_comes_back_equal(run_dag, xcom_table, seen):
-    with DAG("frame_crosses", schedule=None) as dag:
+def handed_on(dag_id: str, value: Any, seen: list[Any]) -> DAG:
+    """A task returns ``value``, the next one takes it as its argument and notes what it got."""
+    with DAG(dag_id, schedule=None) as dag:
 
         @task
         def produce():
-            return FRAME
+            return value
 
         @task
-        def consume(frame):
-            seen.append(frame)
+        def consume(found):
+            seen.append(found)
 
         consume(produce())
+    return dag
 
-    run = run_dag(dag)
+
+def test_a_frame_crosses_as_a_readable_envelope_and_comes_back_equal(run_dag, xcom_table, seen):
+    run = run_dag(handed_on("frame_crosses", FRAME, seen))
     assert succeeded(run)
     pd.testing.assert_frame_equal(seen[0], FRAME)
     envelope = xcom_table(run, "produce")
@@ -95,19 +99,7 @@ def test_a_frame_crosses_as_a_readable_envelope_and_comes_back_equal(run_dag, xc
     ids=repr,
 )
 def test_plain_json_stays_in_the_table_untouched(run_dag, xcom_table, seen, value):
-    with DAG("plain_json", schedule=None) as dag:
-
-        @task
-        def produce():
-            return value
-
-        @task
-        def consume(found):
-            seen.append(found)
-
-        consume(produce())
-
-    run = run_dag(dag)
+    run = run_dag(handed_on("plain_json", value, seen))
     assert succeeded(run)
     assert xcom_table(run, "produce") == value
     assert seen == [value]
@@ -154,19 +146,7 @@ def test_artifacts_inside_containers_and_dataclasses(run_dag, seen):
         "arrays": (np.arange(6).reshape(2, 3), np.float32(1.5)),
         "summary": Summary(3, FRAME, dt.datetime(2013, 1, 1, tzinfo=dt.UTC)),
     }
-    with DAG("containers", schedule=None) as dag:
-
-        @task
-        def produce():
-            return value
-
-        @task
-        def consume(found):
-            seen.append(found)
-
-        consume(produce())
-
-    assert succeeded(run_dag(dag))
+    assert succeeded(run_dag(handed_on("containers", value, seen)))
     found = seen[0]
     assert list(found) == list(value)
     pd.testing.assert_frame_equal(found["frames"][1], FRAME)
