@@ -13,6 +13,7 @@ from airflow_ml_provider.artifacts.refs import Artifact
 from airflow_ml_provider.assets.assets import ModelAsset
 from airflow_ml_provider.exceptions import ModelInputError
 from airflow_ml_provider.operators.base import MlflowTask, load_frame, note_model
+from airflow_ml_provider.tracking.models import load_pyfunc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,9 +97,7 @@ class BatchPredictOperator(MlflowTask, BaseOperator):
         if self.output_column in kept:
             raise ValueError(f"output_column {self.output_column!r} is among keep_columns; rename one")
         with self.hook.session():
-            import mlflow
-
-            model = mlflow.pyfunc.load_model(ref.model_uri)
+            model = load_pyfunc(ref)
             features = features_of(model, frame, ref)
             result = frame[kept].copy()
             if len(frame) == 0:

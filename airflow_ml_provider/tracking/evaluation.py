@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.exceptions import EmptyEvaluationError, ModelInputError
 from airflow_ml_provider.tracking.datasets import dataset_inputs
+from airflow_ml_provider.tracking.models import load_pyfunc
 from airflow_ml_provider.tracking.registry import resolve_model_uri
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _judge(
 
     same = ref.model_id or ref.model_uri
     if same not in loaded:
-        loaded[same] = mlflow.pyfunc.load_model(ref.model_uri)
+        loaded[same] = load_pyfunc(ref)
     model = loaded[same]
     rows = frame[[*_inputs(model, frame, target, ref), target]]
     options: dict[str, Any] = {"log_model_explainability": False, **config}

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from airflow_ml_provider.artifacts.libraries import import_skops
 from airflow_ml_provider.exceptions import UnsupportedTypeError
 from airflow_ml_provider.tracking.models import ModelRef
 from airflow_ml_provider.tracking.registry import EFFECTIVE_AT_TAG
@@ -188,11 +189,11 @@ _WRITERS: dict[str, Callable[[Any, dict[str, Any], dict[str, str], Sequence[str]
 def _skops_types(value: Any) -> list[str] | None:
     """The types that reading must be allowed to make; None if skops cannot or should not write the model."""
     try:
-        import skops.io
+        skops_io = import_skops()
     except ImportError:
         return None
     try:
-        types = skops.io.get_untrusted_types(data=skops.io.dumps(value))
+        types = skops_io.get_untrusted_types(data=skops_io.dumps(value))
     except Exception:  # noqa: BLE001 - skops raises whatever the object's own code raises
         _log.info("skops cannot write %s; cloudpickle does", type(value).__name__, exc_info=True)
         return None

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from airflow_ml_provider.artifacts.libraries import import_skops
 
 _LOGGED = re.compile(r"models:/(m-[^/@]+)")
 _ALIASED = re.compile(r"models:/([^/@]+)@([^/@]+)")
@@ -132,4 +135,22 @@ class ModelRef:
                 flavor = next(
                     (name for name in ("sklearn", "xgboost", "lightgbm") if name in stored), "pyfunc"
                 )
+            if flavor == "pyfunc":
+                return load_pyfunc(self)
+            prepare_reading(flavor)
             return importlib.import_module(f"mlflow.{flavor}").load_model(self.model_uri)
+
+
+def load_pyfunc(ref: ModelRef) -> Any:
+    """Load MLflow's generic model, whose ``predict`` checks the signature, in the session that is open."""
+    import mlflow
+
+    prepare_reading(ref.flavor)
+    return mlflow.pyfunc.load_model(ref.model_uri)
+
+
+def prepare_reading(flavor: str | None) -> None:
+    """Import what reading a model of this flavor needs, without a thousand warnings in the task's log."""
+    if flavor == "sklearn":
+        with contextlib.suppress(ImportError):  # without skops, MLflow reads what cloudpickle wrote
+            import_skops()

@@ -14,13 +14,14 @@ import json
 import zipfile
 from typing import Any
 
-import skops.io as skops_io  # noqa: TID253 - this module is imported on first use
 import zstandard
-from skops.io.exceptions import UntrustedTypesFoundException  # noqa: TID253
 
 from airflow_ml_provider.artifacts import preview
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, Stored, type_name
+from airflow_ml_provider.artifacts.libraries import import_skops
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError, UntrustedTypeError
+
+skops_io = import_skops()
 
 _TRUSTED = (
     "sklearn.*",
@@ -98,7 +99,7 @@ def load(data: memoryview, info: Stored) -> Any:
         )
     try:
         return skops_io.loads(plain, trusted=found)
-    except UntrustedTypesFoundException as exc:
+    except skops_io.exceptions.UntrustedTypesFoundException as exc:
         raise UntrustedTypeError(f"the estimator {info.name!r} is refused by skops: {exc}") from exc
 
 
