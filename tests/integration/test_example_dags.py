@@ -112,3 +112,14 @@ def test_the_plain_dag_reports_and_its_frames_are_artifacts(dags: Any) -> None:
     assert list(delays.index) == ["EWR", "JFK", "LGA"]
     assert (delays["wet"] > delays["dry"]).all()
     assert isinstance(report, pd.DataFrame)
+
+
+@pytest.mark.usefixtures("_one_store")
+def test_the_shortest_training_makes_a_champion(dags: Any) -> None:
+    run = dags["iris_training"].test()
+    assert run.state == "success"
+    client = MlflowHook().client
+    version = client.get_model_version_by_alias("iris", "champion")
+    trained = client.get_run(version.run_id)
+    assert trained.data.params == {"max_depth": "3"}
+    assert [used.dataset.name for used in trained.inputs.dataset_inputs] == ["iris_training.flowers"]
