@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 def iris_training():
     @task
     def flowers():
+        """Return a DataFrame; it is stored typed, versioned and verified."""
         from sklearn.datasets import load_iris
 
-        return load_iris(as_frame=True).frame  # stored: typed, versioned, verified
+        return load_iris(as_frame=True).frame
 
     @task.train
-    def fit(data: pd.DataFrame, max_depth: int = 3):  # an MLflow run: parameters, input version, model
+    def fit(data: pd.DataFrame, max_depth: int = 3):
+        """Fit a tree, in an MLflow run that gets its parameters, input version and model."""
         from sklearn.tree import DecisionTreeClassifier
 
         return DecisionTreeClassifier(max_depth=max_depth).fit(data.drop(columns="target"), data["target"])
