@@ -8,11 +8,11 @@ as a versioned artifact; the model, its parameter and the version that it learne
 Run it by hand. It needs the connection `mlflow_default`.
 """
 
+# [START iris]
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-# [START iris]
 from airflow.sdk import dag, task
 
 from airflow_ml_provider.operators import PromoteModelOperator
