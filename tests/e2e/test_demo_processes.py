@@ -24,13 +24,18 @@ FAILING_DAGS = Path(__file__).parent / "failing_dags"
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "demo", "--folder", str(folder), "--dags", str(FAILING_DAGS), *more],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # A shell starts its background jobs, and what they start, deaf to Ctrl-C; a demo in a terminal hears it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "demo", "--folder", str(folder), "--dags", str(FAILING_DAGS), *more],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def end(demo: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
