@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Every format that was ever written stays readable for ever.
+
+``tests/data/formats/`` holds small files, ``<format>.<n>.bin``, each with a ``.json`` of what its manifest
+says. The value that each must give is built here, in ``VALUES``.
+
+To add one, add its value to ``VALUES`` under a new name and run this file once with ``WRITE_GOLDEN=1``: what
+is missing is written, what is there is never written again. Commit both files. A file that cannot be read any
+more is a bug of the reader: neither the file nor its value is ever changed, and trees are signed with the key
+of ``conftest.py``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import json
+import os
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.codecs import registry
+from airflow_ml_provider.artifacts.digest import digest_of
+from airflow_ml_provider.artifacts.refs import ArtifactRef
+from airflow_ml_provider.artifacts.store import ArtifactStore
+from tests.unit.artifacts.sameness import same
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "formats"
+
+
+def frame() -> pd.DataFrame:
+    made = pd.DataFrame(
+        {
+            "int": np.array([1, -2, 3], "int32"),
+            "float": [0.5, np.nan, -0.0],
+            "bool": [True, False, True],
+            "text": pd.array(["a", None, "é"], dtype=pd.StringDtype("pyarrow", na_value=np.nan)),
+            "string": pd.array(["a", None, ""], dtype=pd.StringDtype("python")),
+            "Int64": pd.array([1, None, 3], dtype="Int64"),
+            "boolean": pd.array([True, None, False], dtype="boolean"),
+            "category": pd.Categorical(["x", "y", None], categories=["z", "y", "x"], ordered=True),
+            "naive": np.array(["2013-05-01", "NaT", "1500-01-01"], "M8[s]"),
+            "zone": pd.date_range("2020-10-24 23:00", periods=3, freq="h", tz="UTC").tz_convert(
+                "Europe/Berlin"
+            ),
+            "delta": np.array([1, -1, 0], "m8[us]"),
+            "period": pd.PeriodIndex(["2020-01", None, "2020-03"], freq="M"),
+            "interval": pd.arrays.IntervalArray.from_breaks([0, 1, 2, 3], closed="left"),
+            "arrow": pd.array([[1], None, []], dtype=pd.ArrowDtype(pa.list_(pa.int64()))),
+            "complex": np.array([1 + 2j, 0, -1j]),
+            "mixed": pd.Series([1, "a", None], dtype=object),
+            "exact": pd.Series([decimal.Decimal("1.10"), dt.date(2020, 1, 1), (1, 2)], dtype=object),
+            "vectors": pd.Series([np.ones(2, "f4"), None, np.zeros(0, "f4")], dtype=object),
+        },
+        index=pd.date_range("2020", periods=3, freq="D", name="day"),
+    )
+    made.attrs = {"source": ("nycflights13", 1)}
+    return made
+
+
+def wide_labels() -> pd.DataFrame:
+    return pd.DataFrame(
+        np.arange(8).reshape(4, 2),
+        index=pd.MultiIndex.from_product([["a", "b"], [1, 2]], names=["x", None]),
+        columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)]),
+    )
+
+
+def table() -> pa.Table:
+    return pa.table(
+        {
+            "n": pa.array([1, None, 3], pa.uint16()),
+            "d": pa.array([decimal.Decimal("1.10"), None, decimal.Decimal("-2.00")], pa.decimal128(10, 2)),
+            "t": pa.array([0, 1, None], pa.timestamp("ms", "Asia/Tokyo")),
+            "l": [["x"], [], None],
+            "c": pa.array(["x", "y", "x"]).dictionary_encode(),
+        }
+    ).replace_schema_metadata({"k": "v"})
+
+
+def scaler() -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(with_std=True)).fit(np.array([[1.0, 2.0], [3.0, 6.0]]))
+
+
+def file() -> dict[str, tuple[bytes, bool]]:
+    return {"run é.sh": (b"#!/bin/sh\n", True)}
+
+
+def folder() -> dict[str, tuple[bytes, bool]]:
+    return {"MLmodel": (b"flavors: {}\n", False), "bin/run": (b"#!/bin/sh\n", True), "é": (b"", False)}
+
+
+STRUCTURED = np.array([(1, 2.5, "é", 1j)], dtype=[("i", "<i2"), ("f", "<f8"), ("s", "<U3"), ("c", "<c16")])
+TREE = {
+    "tuple": (1, {2: "three"}),
+    "set": {1, "a"},
+    "when": dt.datetime(2013, 5, 1, 12, tzinfo=UTC),
+    "id": uuid.UUID(int=7),
+    "exact": decimal.Decimal("1.10"),
+    "numbers": [1.5, -(2**60), 1 + 2j],
+}
+
+VALUES: dict[str, Callable[[], Any]] = {
+    "arrow-v1.1": frame,
+    "arrow-v1.2": table,
+    "arrow-v1.3": wide_labels,
+    "arrow-v1.4": lambda: pd.Series(["a", 1, None], name=("a", 1), dtype=object, index=[5, 7, 7]),
+    "arrow-v1.5": lambda: pd.RangeIndex(5, 1, -2, name="r"),
+    "arrow-v1.6": lambda: pa.record_batch({"a": [1.5, None]}),
+    "bytes-v1.1": lambda: b"\x00\xffbytes",
+    "bytes-v1.2": lambda: bytearray(b"array"),
+    "directory-v1.1": folder,
+    "file-v1.1": file,
+    "json-v1.1": lambda: {"a": [1, None, "é\0\ud800", float("inf"), 2**100], "b": {}},
+    "npy-v1.1": lambda: np.arange(6, dtype="<f4").reshape(2, 3),
+    "npy-v1.2": lambda: np.asfortranarray(np.arange(6).astype("<M8[s]").reshape(2, 3)),
+    "npy-v1.3": lambda: STRUCTURED,
+    "npy-v1.4": lambda: np.array(True),
+    "skops-v1.1": scaler,
+    "tree-v1.1": lambda: TREE,
+}
+
+
+def save(store: ArtifactStore, stem: str, tmp_path: Path) -> ArtifactRef:
+    value = VALUES[stem]()
+    format = stem.rpartition(".")[0]
+    if format not in ("file-v1", "directory-v1"):
+        return store.save(value, "golden", format=format)
+    for name, (content, executable) in value.items():
+        path = tmp_path / "golden" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o755 if executable else 0o644)
+    return store.save(path if format == "file-v1" else tmp_path / "golden", "golden")
+
+
+def content_of(root: Path) -> dict[str, tuple[bytes, bool]]:
+    """What a file or folder holds: a file under its name, a folder's files under their paths."""
+    paths = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
+    start = root.parent if root.is_file() else root
+    return {str(path.relative_to(start)): (path.read_bytes(), os.access(path, os.X_OK)) for path in paths}
+
+
+def write(stem: str, store: ArtifactStore, tmp_path: Path) -> None:
+    ref = save(store, stem, tmp_path)
+    facts = {
+        "format": ref.format,
+        "type": ref.type,
+        "digest": ref.digest,
+        "size_bytes": ref.size_bytes,
+        "schema": ref.schema,
+        "written_with": {"pandas": pd.__version__, "pyarrow": pa.__version__, "numpy": np.__version__},
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"{stem}.bin").write_bytes(bytes(store.objects.get(keys.blob_key(ref.digest))))
+    (FOLDER / f"{stem}.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.mark.parametrize("stem", VALUES)
+def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_path: Path) -> None:
+    if os.environ.get("WRITE_GOLDEN") == "1" and not (FOLDER / f"{stem}.bin").exists():
+        write(stem, store, tmp_path)
+    facts = json.loads((FOLDER / f"{stem}.json").read_text())
+    content = (FOLDER / f"{stem}.bin").read_bytes()
+    assert (digest_of([memoryview(content)]), len(content)) == (facts["digest"], facts["size_bytes"])
+    store = ArtifactStore((tmp_path / "empty").as_uri(), signing_key=store.signer._key)
+    store.objects.put(keys.blob_key(facts["digest"]), content)
+    now = datetime.now(UTC)
+
+    back = store.load(
+        ArtifactRef(
+            name="golden",
+            version_id=keys.new_version_id(now),
+            digest=facts["digest"],
+            format=facts["format"],
+            type=facts["type"],
+            size_bytes=facts["size_bytes"],
+            producer=None,
+            recorded_at=now,
+            effective_at=now,
+            schema=facts["schema"],
+        )
+    )
+
+    expected = VALUES[stem]()
+    if isinstance(back, Path):
+        assert content_of(back) == expected
+    elif facts["format"] == "skops-v1":
+        assert type(back) is type(expected)
+        assert str(back.get_params()) == str(expected.get_params())
+        assert back.transform([[5.0, 1.0]]).tolist() == expected.transform([[5.0, 1.0]]).tolist()
+    elif isinstance(back, (pa.Table, pa.RecordBatch)):
+        assert type(back) is type(expected)
+        assert back.equals(expected, check_metadata=True)
+    else:
+        assert same(back, expected)
+
+
+def test_every_built_in_format_has_a_golden_file() -> None:
+    found = {path.name.rpartition(".")[0].rpartition(".")[0] for path in FOLDER.glob("*.bin")}
+
+    assert [entry.format for entry in registry._BUILT_IN if entry.format not in found] == [], __doc__
+
+
+def test_no_golden_file_is_forgotten() -> None:
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(
+        f"{stem}{ending}" for stem in VALUES for ending in (".bin", ".json")
+    )
