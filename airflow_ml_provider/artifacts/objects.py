@@ -31,6 +31,8 @@ from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoun
 _MAPPED_FROM_BYTES = 1 << 20
 # S3 wants parts for large objects; parts cannot be combined with a conditional put on every server.
 _PARTS_FROM_BYTES = 64 << 20
+# S3 copies up to here in one request.
+_COPIES_UP_TO_BYTES = 5 << 30
 _KEY = re.compile(r"[A-Za-z0-9_=.+-]+(/[A-Za-z0-9_=.+-]+)*")
 _TEMPORARY = ".tmp"
 
@@ -57,6 +59,7 @@ class _Backend(Protocol):
     def fetch(self, key: str, target: BinaryIO) -> int: ...
     def info(self, key: str) -> ObjectInfo | None: ...
     def delete(self, keys: Sequence[str]) -> None: ...
+    def move(self, key: str, target: str) -> bool: ...
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]: ...
     def children(self, prefix: str) -> Iterator[str]: ...
 
@@ -142,6 +145,14 @@ class ObjectStore:
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
         self._backend.delete([_check(key) for key in keys])
+
+    def move(self, key: str, target: str) -> bool:
+        """
+        Give an object another key, replacing what is there; False if there is no such object.
+
+        A bucket copies and then deletes: at no moment is there neither.
+        """
+        return self._backend.move(_check(key), _check(target))
 
     def list(
         self, prefix: str, *, after: str | None = None, limit: int | None = None
@@ -290,6 +301,17 @@ class _Folder:
                 self._file(key).unlink(missing_ok=True)
             except OSError as exc:
                 self._refuse(f"delete {key}", exc)
+
+    def move(self, key: str, target: str) -> bool:
+        final = self._file(target)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._file(key), final)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as exc:
+            self._refuse(f"move {key}", exc)
+        return True
 
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:
         try:
@@ -560,6 +582,29 @@ class _Bucket:
                 self._refuse("delete", exc)
         except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
             self._refuse("delete", exc)
+
+    def move(self, key: str, target: str) -> bool:
+        import obstore
+
+        try:
+            if obstore.head(self.store, key)["size"] <= _COPIES_UP_TO_BYTES:
+                obstore.rename(self.store, key, target)
+            else:
+                with tempfile.NamedTemporaryFile() as file:
+                    for chunk in obstore.get(self.store, key).stream(min_chunk_size=4 << 20):
+                        file.write(chunk)
+                    file.flush()
+                    self.put(target, Path(file.name), create_only=False)
+                obstore.delete(self.store, key)
+        except FileNotFoundError as exc:
+            if "NoSuchBucket" in str(exc):
+                self._refuse(f"move {key}", exc)
+            return False
+        except StoreError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"move {key}", exc)
+        return True
 
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:
         import obstore

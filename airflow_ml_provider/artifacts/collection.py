@@ -1,0 +1,695 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Garbage collection: which versions retention lets go, which contents nobody refers to, and why.
+
+:func:`plan` decides and changes nothing; :func:`execute` carries out what is still true by then.
+
+Tasks go on writing meanwhile. Content that is stored already is not written again, so its modification time
+says nothing about a save that is about to refer to it. Therefore contents are listed before the manifests
+that could name them, and the manifests are listed once more right before contents are moved, out of the way
+of new saves, to ``trash/``, and once more after it: what a manifest names by then is moved back. One race
+remains: a save that found the content there before the move, and writes its manifest after the last list.
+Its content waits in the trash for the grace period, longer than any save takes, and the next collection
+moves it back; until then reading it says that it is gone. Nothing is deleted for good before that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.envelope import ARTIFACT, from_envelope
+from airflow_ml_provider.artifacts.limits import any_length_of_int
+from airflow_ml_provider.artifacts.refs import ArtifactRef
+from airflow_ml_provider.exceptions import ArtifactError, ArtifactNotFoundError, SignatureError, StoreError
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.objects import ObjectInfo, ObjectStore
+    from airflow_ml_provider.artifacts.signing import Signer
+
+BATCH = 500
+_CONCURRENT_REQUESTS = 16
+# A writer's private file grows while it writes: one that has not changed for so long has lost its writer.
+_WRITER_IS_GONE_AFTER = timedelta(hours=1)
+_DIGEST = re.compile(rb"blake3:[0-9a-f]{64}")
+_VERSION_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{15}-[0-9a-f]{15}-[0-9a-f]{12}(?![0-9a-f])")
+_BLOB_KEY = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+_TRASH_KEY = re.compile(r"trash/([0-9]{8}T[0-9]{6})Z-([0-9a-f]{64})")
+
+Kind = Literal["version", "blob", "trash", "unfinished"]
+Protected = Collection[str] | Callable[[ArtifactRef], str | None]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Retention:
+    """
+    Which versions are kept. Without ``keep_last`` and ``keep_for`` all are.
+
+    A version is kept if one of the two keeps it.
+
+    :param keep_last: So many of each name, by wall clock.
+    :param keep_for: Those recorded not longer ago.
+    :param include: Glob patterns; the rules hold for names that match one.
+    :param exclude: Glob patterns; names that match one keep all their versions.
+    :param grace: Nothing younger is ever deleted. Longer than any save takes.
+    :raises ValueError: if a number is out of range.
+    """
+
+    keep_last: int | None = None
+    keep_for: timedelta | None = None
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    grace: timedelta = timedelta(hours=24)
+
+    def __post_init__(self) -> None:
+        if self.keep_last is not None and self.keep_last < 1:
+            raise ValueError(f"keep_last must be at least 1 version, got {self.keep_last!r}")
+        if self.keep_for is not None and self.keep_for < timedelta(0):
+            raise ValueError(f"keep_for must not be negative, got {self.keep_for!r}")
+        if self.grace < timedelta(0):
+            raise ValueError(f"grace must not be negative, got {self.grace!r}")
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether there is a rule by which a version can go."""
+        return self.keep_last is not None or self.keep_for is not None
+
+    def reason_to_keep(self, name: str, rank: int, age: timedelta) -> str | None:
+        """
+        Say why a version stays; None if retention lets it go.
+
+        :param rank: 1 for the newest of its name.
+        """
+        if not self.lets_go:
+            return "no retention rule is given"
+        if not any(fnmatchcase(name, pattern) for pattern in self.include):
+            return "its name is not among those to clean up"
+        if excluded := next((pattern for pattern in self.exclude if fnmatchcase(name, pattern)), None):
+            return f"its name matches the exclusion {excluded!r}"
+        if self.keep_last is not None and rank <= self.keep_last:
+            return f"it is among the last {self.keep_last} of its name"
+        if self.keep_for is not None and age <= self.keep_for:
+            return f"it is not older than {_span(self.keep_for)}"
+        return None
+
+    def reason_to_go(self, rank: int, age: timedelta) -> str:
+        """Say why a version goes."""
+        words = []
+        if self.keep_last is not None:
+            words.append(f"number {rank} of its name, and the last {self.keep_last} are kept")
+        if self.keep_for is not None:
+            words.append(f"{_span(age)} old, and {_span(self.keep_for)} are kept")
+        return "; ".join(words)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    What becomes of one object, and why.
+
+    :param kind: ``version`` (a manifest), ``blob`` (content), ``trash`` (content that an earlier collection
+        took away) or ``unfinished`` (what a writer that died left).
+    :param size_bytes: Of the object itself; the content of a version is counted with its blob.
+    :param problem: It should not be there, and a person must look at it.
+    """
+
+    kind: Kind
+    key: str
+    size_bytes: int
+    goes: bool
+    reason: str
+    name: str | None = None
+    problem: bool = False
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How much goes, or went. Bytes count contents and unfinished files, not manifests."""
+
+    versions: int = 0
+    blobs: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What the store holds: versions newest first by name, and what cannot be read."""
+
+    listed: dict[str, ObjectInfo]
+    refs: dict[str, ArtifactRef]
+    unreadable: dict[str, str]
+    unreadable_digests: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every object that garbage collection looks at, and what becomes of it."""
+
+    policy: Retention
+    decisions: tuple[Decision, ...]
+    _objects: ObjectStore = field(repr=False, compare=False)
+    _signer: Signer = field(repr=False, compare=False)
+    _protected: Protected = field(repr=False, compare=False)
+    _memory: _Memory = field(repr=False, compare=False)
+
+    @property
+    def going(self) -> tuple[Decision, ...]:
+        return tuple(item for item in self.decisions if item.goes)
+
+    @property
+    def kept(self) -> tuple[Decision, ...]:
+        return tuple(item for item in self.decisions if not item.goes)
+
+    @property
+    def problems(self) -> tuple[Decision, ...]:
+        return tuple(item for item in self.decisions if item.problem)
+
+    def totals(self, *, goes: bool = True) -> Totals:
+        """Count what goes, or what stays."""
+        return _totals(item for item in self.decisions if item.goes is goes)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a collection did.
+
+    :param removed: No longer there for anybody: manifests, blobs moved to the trash, unfinished files.
+    :param freed_bytes: Deleted for good.
+    :param restored: Keys of blobs that were moved back because a version refers to them.
+    """
+
+    removed: Totals
+    freed_bytes: int
+    restored: tuple[str, ...]
+
+
+class _Memory:
+    """What was read once and never changes: manifests and trees."""
+
+    def __init__(self) -> None:
+        self.refs: dict[str, ArtifactRef] = {}
+        self.parts: dict[str, frozenset[_Part]] = {}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a tree says of a part that it refers to."""
+
+    digest: str
+    version_id: str | None
+    is_tree: bool
+
+
+def plan(
+    objects: ObjectStore,
+    signer: Signer,
+    *,
+    policy: Retention,
+    now: datetime | None = None,
+    protected: Protected = (),
+) -> Plan:
+    """
+    Decide about every version and every content. Lists everything and reads all manifests; changes nothing.
+
+    :param now: Wall clock, with a zone.
+    :param protected: Ids of versions to keep, or a function that gives a reason to keep a version, or None.
+    :raises StoreError: if the storage refuses or cannot be reached.
+    """
+    return _plan(objects, signer, policy, _clock(now), protected, _Memory())
+
+
+def execute(plan: Plan, *, now: datetime | None = None) -> Outcome:
+    """
+    Remove what the plan lets go and what may still go: manifests first, then contents.
+
+    It can be interrupted at any moment and run again, and several may run at once.
+
+    :param now: Wall clock, with a zone.
+    :raises StoreError: if the storage refuses; names the object. What is done stays done.
+    """
+    objects, memory = plan._objects, plan._memory
+    when = _clock(now)
+    # The world went on since the plan was made, perhaps while somebody read it: both must agree.
+    fresh = _plan(objects, plan._signer, plan.policy, when, plan._protected, memory)
+    agreed = {item.key for item in plan.going} & {item.key for item in fresh.going}
+    going = [item for item in fresh.going if item.key in agreed]
+
+    versions = [item for item in going if item.kind == "version"]
+    for batch in _batches(versions):
+        _delete(objects, [item.key for item in batch])
+
+    blobs: list[Decision] = []
+    restored: list[str] = []
+    for batch in _batches([item for item in going if item.kind == "blob"]):
+        gone, back = _take_away(plan, batch, when)
+        blobs += gone
+        restored += back
+
+    over, back = _look_through_trash(plan, when)
+    restored += back
+    unfinished = [item for item in going if item.kind == "unfinished"]
+    for some in _batches([entry.key for entry in over] + [item.key for item in unfinished]):
+        _delete(objects, some)
+    freed = sum(entry.size_bytes for entry in over) + sum(item.size_bytes for item in unfinished)
+    return Outcome(_totals([*versions, *blobs, *unfinished]), freed, tuple(restored))
+
+
+def _take_away(plan: Plan, batch: Sequence[Decision], when: datetime) -> tuple[list[Decision], list[str]]:
+    """Move contents to the trash; returns what went, and the keys of what was needed after all."""
+    objects = plan._objects
+    needed = _needed_now(objects, plan._signer, plan._memory)
+    going = [item for item in batch if _digest_of_key(item.key) not in needed]
+
+    def move(item: Decision) -> bool:
+        return _move(objects, item.key, _trash_key(item.key, when))
+
+    moved = [item for item, was_there in zip(going, _map(move, going), strict=True) if was_there]
+    needed = _needed_now(objects, plan._signer, plan._memory)
+    back = [item.key for item in moved if _digest_of_key(item.key) in needed]
+    for key in back:
+        _move(objects, _trash_key(key, when), key)
+    return [item for item in moved if item.key not in back], back
+
+
+def _look_through_trash(plan: Plan, when: datetime) -> tuple[list[ObjectInfo], list[str]]:
+    """Put back what is missed; returns what can be deleted for good, and the keys of what was put back."""
+    objects = plan._objects
+    over, back = [], []
+    trash = list(objects.list("trash"))
+    needed = _needed_now(objects, plan._signer, plan._memory) if trash else {}
+    for entry in trash:
+        match = _TRASH_KEY.fullmatch(entry.key)
+        if match is None:
+            continue
+        digest = f"blake3:{match[2]}"
+        if digest not in needed:
+            if when - _trashed_at(match[1]) >= plan.policy.grace:
+                over.append(entry)
+        elif objects.exists(keys.blob_key(digest)):
+            over.append(entry)  # a later save wrote it again
+        else:
+            _move(objects, entry.key, keys.blob_key(digest))
+            back.append(keys.blob_key(digest))
+    return over, back
+
+
+def _plan(
+    objects: ObjectStore,
+    signer: Signer,
+    policy: Retention,
+    now: datetime,
+    protected: Protected,
+    memory: _Memory,
+) -> Plan:
+    unfinished = list(objects.list(".tmp"))
+    blobs = list(objects.list("blobs"))
+    trash = list(objects.list("trash"))
+    survey = _survey(objects, signer, memory)  # after the blobs: a blob of the list has its manifests here
+    cached_ids, cached_digests = _named_in(objects, [entry.key for entry in objects.list("cache")])
+
+    reasons = _Reasons(objects, policy, now, protected, cached_ids)
+    kept = reasons.of(survey)
+    by_id = {ref.version_id: key for key, ref in survey.refs.items()}
+    needed = _spread(objects, memory, survey, kept, by_id)
+    for digest in cached_digests:
+        needed.setdefault(digest, "a cache entry names it")
+
+    decisions = [
+        *_about_versions(policy, now, survey, kept),
+        *_about_blobs(policy, now, blobs, needed),
+        *_about_trash(policy, now, trash, needed),
+        *_about_unfinished(policy, now, unfinished),
+    ]
+    return Plan(policy, tuple(decisions), objects, signer, protected, memory)
+
+
+class _Reasons:
+    """Why versions stay by themselves."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        policy: Retention,
+        now: datetime,
+        protected: Protected,
+        cached: frozenset[str],
+    ) -> None:
+        self._policy = policy
+        self._now = now
+        self._protected = protected
+        self._cached = cached
+        self._active_runs: frozenset[str] = frozenset()
+        self._used: frozenset[str] = frozenset()
+        if policy.lets_go:
+            self._look_at_records(objects)
+
+    def _look_at_records(self, objects: ObjectStore) -> None:
+        records = list(objects.list("records"))
+        young = [entry.key for entry in records if self._now - entry.modified < self._policy.grace]
+        self._active_runs = frozenset(_run_of_record(key) for key in young)
+        # A run that wrote something lately may be under way, and needs what its earlier tasks used.
+        active = [entry.key for entry in records if _run_of_record(entry.key) in self._active_runs]
+        self._used, _ = _named_in(objects, active)
+
+    def of(self, survey: _Survey) -> dict[str, str]:
+        """Return the reason for each manifest that stays, by key."""
+        kept: dict[str, str] = {}
+        ranks: dict[str, int] = {}
+        latest: dict[str, str] = {}
+        for key in sorted(survey.refs):  # newest first within a name
+            ref = survey.refs[key]
+            best = latest.setdefault(ref.name, key)
+            if ref.effective_at > survey.refs[best].effective_at:
+                latest[ref.name] = key
+        for key in sorted(survey.refs):
+            ref = survey.refs[key]
+            rank = ranks[ref.name] = ranks.get(ref.name, 0) + 1
+            reason = self._reason(ref, rank, survey.listed[key])
+            if reason is None and latest[ref.name] == key:
+                reason = "it is the newest of its name by data time"
+            if reason is not None:
+                kept[key] = reason
+        return kept
+
+    def _reason(self, ref: ArtifactRef, rank: int, entry: ObjectInfo) -> str | None:
+        policy, age = self._policy, self._now - ref.recorded_at
+        if rank == 1:
+            return "it is the newest of its name"
+        reason = policy.reason_to_keep(ref.name, rank, age)
+        if reason is None and min(age, self._now - entry.modified) < policy.grace:
+            reason = f"it is younger than the grace period of {_span(policy.grace)}"
+        if reason is None and ref.version_id in self._cached:
+            reason = "a cache entry names it"
+        if reason is None and ref.version_id in self._used:
+            reason = f"a run that was active in the last {_span(policy.grace)} used it"
+        if reason is None and ref.producer is not None:
+            run = f"{keys.segment(ref.producer.dag_id)}/{keys.segment(ref.producer.run_id)}"
+            if run in self._active_runs:
+                reason = f"its run was active in the last {_span(policy.grace)}"
+        if reason is None:
+            if callable(self._protected):
+                reason = self._protected(ref)
+            elif ref.version_id in self._protected:
+                reason = "the caller protects it"
+        return reason
+
+
+def _survey(objects: ObjectStore, signer: Signer, memory: _Memory) -> _Survey:
+    """List the manifests and read those that were not read before."""
+    listed = {entry.key: entry for entry in objects.list("versions")}
+    unreadable: dict[str, str] = {}
+    digests: set[str] = set()
+
+    def read(key: str) -> None:
+        try:
+            data = bytes(objects.get(key))
+        except ArtifactNotFoundError:
+            listed.pop(key, None)  # another collection was faster
+            return
+        try:
+            ref = _manifest(key, data, signer)
+        except (ArtifactError, ValueError, RecursionError) as exc:
+            unreadable[key] = " ".join(str(exc).split())
+            # Written under another key, perhaps: what it names is not ours to delete.
+            digests.update(found.decode() for found in _DIGEST.findall(data))
+            return
+        memory.refs[key] = replace(ref, schema=None, preview=None)
+
+    _map(read, [key for key in listed if key not in memory.refs])
+    refs = {key: memory.refs[key] for key in listed if key in memory.refs}
+    return _Survey(listed, refs, unreadable, frozenset(digests))
+
+
+def _manifest(key: str, data: bytes, signer: Signer) -> ArtifactRef:
+    doc = json.loads(data)
+    if not isinstance(doc, dict):
+        raise SignatureError(f"{key} is no manifest")
+    ref = from_envelope(doc, signer)
+    if keys.version_key(ref.name, ref.version_id) != key:
+        raise SignatureError(f"the manifest of {ref.uri} stands at {key}; somebody copied it there")
+    return ref
+
+
+def _spread(
+    objects: ObjectStore, memory: _Memory, survey: _Survey, kept: dict[str, str], by_id: dict[str, str]
+) -> dict[str, str]:
+    """
+    Keep the parts of kept trees too, and return why each content is needed, by digest.
+
+    Adds to ``kept``. A tree holds the envelopes of its parts.
+    """
+    needed: dict[str, str] = {}
+    pending: list[tuple[str, bool, str]] = [
+        (survey.refs[key].digest, survey.refs[key].format == "tree-v1", _title(survey.refs[key]))
+        for key in kept
+    ]
+    trees_seen: set[str] = set()
+    while pending:
+        level, pending = pending, []
+        for digest, _is_tree, title in level:
+            needed.setdefault(digest, f"{title} refers to it")
+        trees = {digest: title for digest, is_tree, title in level if is_tree and digest not in trees_seen}
+        trees_seen |= trees.keys()
+        for (_, title), parts in zip(
+            trees.items(), _map(lambda digest: _parts_of(objects, memory, digest), trees), strict=True
+        ):
+            for part in parts:
+                key = by_id.get(part.version_id or "")
+                if key is not None and key not in kept:
+                    kept[key] = f"{title} holds it"
+                pending.append((part.digest, part.is_tree, f"a part of {title.removeprefix('a part of ')}"))
+    # What an unreadable manifest names may be a tree: it is looked into.
+    for digest in survey.unreadable_digests:
+        needed.setdefault(digest, "an unreadable manifest names it")
+        for part in _all_parts(objects, memory, digest):
+            needed.setdefault(part.digest, "a part of what an unreadable manifest names")
+    return needed
+
+
+def _all_parts(objects: ObjectStore, memory: _Memory, digest: str) -> Iterator[_Part]:
+    """Yield the parts of what may be a tree, and theirs."""
+    pending, seen = [digest], {digest}
+    while pending:
+        for part in _parts_of(objects, memory, pending.pop(), probe=True):
+            yield part
+            if part.is_tree and part.digest not in seen:
+                seen.add(part.digest)
+                pending.append(part.digest)
+
+
+def _parts_of(objects: ObjectStore, memory: _Memory, digest: str, *, probe: bool = False) -> frozenset[_Part]:
+    """
+    Return the parts that a tree refers to; none if its content is gone or is no JSON.
+
+    :param probe: It may be something else than a tree, of any size.
+    """
+    if (known := memory.parts.get(digest)) is not None:
+        return known
+    try:
+        key = keys.blob_key(digest)
+        if probe and (objects.size(key) or 0) > 64 << 20:
+            return frozenset()
+        data = bytes(objects.get(key))
+    except ArtifactNotFoundError:
+        return frozenset()
+    try:
+        with any_length_of_int():
+            tree = json.loads(data)
+    except (ValueError, RecursionError):
+        # Damaged: the tree cannot be loaded, yet what it still names is not let go for that.
+        tree = None
+    found = {_Part(text.decode(), None, False) for text in _DIGEST.findall(data)} if tree is None else set()
+    pending = [tree]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            if item.get("kind") == ARTIFACT and _DIGEST.fullmatch(str(item.get("digest")).encode()):
+                version_id = item.get("version_id")
+                found.add(
+                    _Part(
+                        item["digest"],
+                        version_id if isinstance(version_id, str) else None,
+                        item.get("format") == "tree-v1",
+                    )
+                )
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+    memory.parts[digest] = frozenset(found)
+    return memory.parts[digest]
+
+
+def _needed_now(objects: ObjectStore, signer: Signer, memory: _Memory) -> dict[str, str]:
+    """Return the contents that the manifests and cache entries of this moment refer to."""
+    survey = _survey(objects, signer, memory)
+    everything = dict.fromkeys(survey.refs, "")
+    needed = _spread(objects, memory, survey, everything, {})
+    _, cached = _named_in(objects, [entry.key for entry in objects.list("cache")])
+    return {**dict.fromkeys(cached, "a cache entry names it"), **needed}
+
+
+def _named_in(objects: ObjectStore, found: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the version ids and digests that objects mention anywhere in their text."""
+
+    def read(key: str) -> bytes:
+        try:
+            return bytes(objects.get(key))
+        except ArtifactNotFoundError:
+            return b""
+
+    ids: set[str] = set()
+    digests: set[str] = set()
+    for batch in _batches(found):
+        for data in _map(read, batch):
+            ids.update(text.decode() for text in _VERSION_ID.findall(data))
+            digests.update(text.decode() for text in _DIGEST.findall(data))
+    return frozenset(ids), frozenset(digests)
+
+
+def _about_versions(
+    policy: Retention, now: datetime, survey: _Survey, kept: dict[str, str]
+) -> Iterator[Decision]:
+    ranks: dict[str, int] = {}
+    for key, entry in sorted(survey.listed.items()):
+        ref = survey.refs.get(key)
+        if ref is None:
+            why = survey.unreadable.get(key, "it cannot be read")
+            yield Decision("version", key, entry.size_bytes, False, f"unreadable: {why}", problem=True)
+            continue
+        rank = ranks[ref.name] = ranks.get(ref.name, 0) + 1
+        goes = key not in kept
+        reason = policy.reason_to_go(rank, now - ref.recorded_at) if goes else kept[key]
+        yield Decision("version", key, entry.size_bytes, goes, reason, ref.name)
+
+
+def _about_blobs(
+    policy: Retention, now: datetime, blobs: Iterable[ObjectInfo], needed: dict[str, str]
+) -> Iterator[Decision]:
+    for entry in blobs:
+        if not _BLOB_KEY.fullmatch(entry.key):
+            yield Decision(
+                "blob", entry.key, entry.size_bytes, False, "no store writes such a key", problem=True
+            )
+        elif reason := needed.get(_digest_of_key(entry.key)):
+            yield Decision("blob", entry.key, entry.size_bytes, False, reason)
+        elif now - entry.modified < policy.grace:
+            reason = f"it is younger than the grace period of {_span(policy.grace)}"
+            yield Decision("blob", entry.key, entry.size_bytes, False, reason)
+        else:
+            yield Decision("blob", entry.key, entry.size_bytes, True, "no version that stays refers to it")
+
+
+def _about_trash(
+    policy: Retention, now: datetime, trash: Iterable[ObjectInfo], needed: dict[str, str]
+) -> Iterator[Decision]:
+    for entry in trash:
+        match = _TRASH_KEY.fullmatch(entry.key)
+        goes = False
+        if match is None:
+            reason = "no collection writes such a key"
+        elif needs := needed.get(f"blake3:{match[2]}"):
+            reason = f"{needs}; it goes back to its place if it is missing there"
+        elif now - _trashed_at(match[1]) < policy.grace:
+            reason = f"it was removed less than {_span(policy.grace)} ago"
+        else:
+            goes, reason = True, f"it was removed more than {_span(policy.grace)} ago and nobody missed it"
+        yield Decision("trash", entry.key, entry.size_bytes, goes, reason, problem=match is None)
+
+
+def _about_unfinished(
+    policy: Retention, now: datetime, unfinished: Iterable[ObjectInfo]
+) -> Iterator[Decision]:
+    limit = max(policy.grace, _WRITER_IS_GONE_AFTER)
+    for entry in unfinished:
+        goes = now - entry.modified >= limit
+        reason = "its writer died" if goes else f"it was written to less than {_span(limit)} ago"
+        yield Decision("unfinished", entry.key, entry.size_bytes, goes, reason)
+
+
+def _totals(decisions: Iterable[Decision]) -> Totals:
+    versions = blobs = size = 0
+    for item in decisions:
+        if item.kind == "version":
+            versions += 1
+        else:
+            blobs += item.kind == "blob"
+            size += item.size_bytes
+    return Totals(versions, blobs, size)
+
+
+def _delete(objects: ObjectStore, found: Sequence[str]) -> None:
+    try:
+        objects.delete(found)
+    except StoreError:
+        # Some storage does not say which of a batch it refused.
+        for key in found:
+            try:
+                objects.delete([key])
+            except StoreError as exc:
+                raise StoreError(
+                    f"garbage collection stopped at {key}: {exc}; what went before is gone, run it again"
+                ) from exc
+
+
+def _move(objects: ObjectStore, key: str, target: str) -> bool:
+    try:
+        return objects.move(key, target)
+    except StoreError as exc:
+        raise StoreError(
+            f"garbage collection stopped at {key}: {exc}; what went before is gone, run it again"
+        ) from exc
+
+
+def _trash_key(blob: str, when: datetime) -> str:
+    return f"trash/{when:%Y%m%dT%H%M%S}Z-{blob.rsplit('/', 1)[-1]}"
+
+
+def _trashed_at(text: str) -> datetime:
+    return datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+
+
+def _digest_of_key(key: str) -> str:
+    return f"blake3:{key.rsplit('/', 1)[-1]}"
+
+
+def _run_of_record(key: str) -> str:
+    return "/".join(key.split("/")[1:3])
+
+
+def _title(ref: ArtifactRef) -> str:
+    return f"{ref.name!r} version {ref.version_id}"
+
+
+def _span(length: timedelta) -> str:
+    hours = length / timedelta(hours=1)
+    return f"{hours:.3g} hours" if hours < 48 else f"{hours / 24:.4g} days"
+
+
+def _clock(now: datetime | None) -> datetime:
+    if now is None:
+        return datetime.now(UTC)
+    if now.tzinfo is None:
+        raise ValueError(f"a time needs a zone, got {now!r}")
+    return now.astimezone(UTC)
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def _map(function: Callable[[Any], R], items: Collection[Any]) -> list[R]:
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_CONCURRENT_REQUESTS, len(items))) as pool:
+        return list(pool.map(function, items))
