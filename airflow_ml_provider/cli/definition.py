@@ -33,6 +33,17 @@ def moment(text: str) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def not_negative(text: str) -> float:
+    """Read a number of hours or days: 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1e6:
+        raise ArgumentTypeError(f"not a number from 0 to 1,000,000: {text!r}")
+    return number
+
+
 ARG_STRICT = Arg(("--strict",), help="Exit with 1 on warnings too.", action="store_true")
 ARG_NAME = Arg(("name",), help="Name of the artifact.")
 ARG_OPTIONAL_NAME = Arg(("name",), nargs="?", help="Name of the artifact; without it, all of them.")
@@ -63,6 +74,34 @@ ARG_TO = Arg(
     default=".",
 )
 ARG_FORCE = Arg(("--force",), help="Replace what is there.", action="store_true")
+ARG_DELETE = Arg(("--delete",), help="Do it; without it, only say what would go.", action="store_true")
+ARG_KEEP_LAST = Arg(
+    ("--keep-last",),
+    help="Keep so many versions of each name, and let older ones go.",
+    type=positive_int(allow_zero=False),
+)
+ARG_KEEP_DAYS = Arg(
+    ("--keep-days",),
+    help="Keep versions written in the last so many days, and let older ones go. With --keep-last, a "
+    "version stays if either keeps it.",
+    type=not_negative,
+)
+ARG_NAMES = Arg(
+    ("--name",),
+    help="Let go only versions of names that match this pattern, such as 'training.*'; may be repeated.",
+    action="append",
+)
+ARG_EXCLUDE = Arg(
+    ("--exclude",),
+    help="Keep all versions of names that match this pattern; may be repeated.",
+    action="append",
+)
+ARG_GRACE_HOURS = Arg(
+    ("--grace-hours",),
+    help="Delete nothing younger; longer than any task takes to store what it returns (default: 24).",
+    type=not_negative,
+    default=24.0,
+)
 
 ARTIFACTS_COMMANDS = (
     ActionCommand(
@@ -109,6 +148,26 @@ ML_COMMANDS = (
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.doctor.doctor"),
         args=(ARG_STRICT, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="gc",
+        help="Delete versions that retention lets go, and content that nobody refers to",
+        description="Say which versions retention lets go, which content nobody refers to, and why; with "
+        "--delete, remove them. Without --keep-last or --keep-days every version stays. The newest version "
+        "of a name, what a cache entry names, what a kept version holds, what open runs use and what "
+        "trained a model that an alias points at always stay.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.gc.collect_garbage"),
+        args=(
+            ARG_DELETE,
+            ARG_KEEP_LAST,
+            ARG_KEEP_DAYS,
+            ARG_NAMES,
+            ARG_EXCLUDE,
+            ARG_GRACE_HOURS,
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
     ),
     GroupCommand(name="artifacts", help="Look at stored artifacts", subcommands=ARTIFACTS_COMMANDS),
 )

@@ -31,6 +31,7 @@ COMMANDS = dict(commands(definition.get_ml_cli_commands()[0]))  # type: ignore[a
 def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
         "doctor",
+        "gc",
         "artifacts list",
         "artifacts show",
         "artifacts get",
@@ -54,6 +55,7 @@ def test_every_command_has_help_that_tells_its_exit_codes(airflow: Run, words: s
     "path",
     [
         "doctor.doctor",
+        "gc.collect_garbage",
         "artifacts.list_artifacts",
         "artifacts.show_artifact",
         "artifacts.get_artifact",

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``airflow ml gc``: remove versions that retention lets go, and content that nobody refers to."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.configuration import conf
+
+from airflow_ml_provider.artifacts.collection import Decision, Retention, Totals, execute, plan
+from airflow_ml_provider.cli.console import FAILED, command, one_line, show_rows
+from airflow_ml_provider.exceptions import (
+    ArtifactCorruptError,
+    ArtifactNotFoundError,
+    MLProviderError,
+    TrackingError,
+)
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.objects import ObjectStore
+    from airflow_ml_provider.artifacts.refs import ArtifactRef
+
+
+@command
+def collect_garbage(args: Namespace) -> int:
+    """Say what goes and why; with ``--delete``, remove it."""
+    from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
+
+    policy = Retention(
+        keep_last=args.keep_last,
+        keep_for=None if args.keep_days is None else timedelta(days=args.keep_days),
+        include=tuple(args.name or ("*",)),
+        exclude=tuple(args.exclude or ()),
+        grace=timedelta(hours=args.grace_hours),
+    )
+    store = ArtifactStoreHook().store
+    protected = _protection(store.objects, strict=args.delete) if policy.lets_go else (lambda ref: None)
+    found = plan(store.objects, store.signer, policy=policy, protected=protected)
+
+    shown = found.decisions if args.verbose else [*found.going, *found.problems]
+    rows = [_row(item) for item in shown]
+    if args.delete:
+        outcome = execute(found)
+        _show(rows, args.output)
+        _say(
+            f"removed {_count(outcome.removed)}; {_bytes(outcome.freed_bytes)} are free now, the rest after "
+            f"the grace period, by the next gc; {_count(found.totals(goes=False))} stay"
+        )
+        for key in outcome.restored:
+            _say(f"{key} was put back: a version refers to it")
+    else:
+        _show(rows, args.output)
+        _say(
+            f"{_count(found.totals())} would go, {_count(found.totals(goes=False))} stay; nothing was "
+            "deleted, --delete does it"
+        )
+    for item in found.problems:
+        _say(f"look at {item.key}: {item.reason}")
+    return FAILED if found.problems else 0
+
+
+def _row(item: Decision) -> dict[str, Any]:
+    return {
+        "kind": item.kind,
+        "decision": "goes" if item.goes else "stays",
+        "object": item.key,
+        "size_bytes": item.size_bytes,
+        "reason": item.reason,
+    }
+
+
+def _show(rows: list[dict[str, Any]], output: str) -> None:
+    show_rows(rows, output)
+    sys.stdout.flush()  # the totals come after it on a terminal too
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _count(totals: Totals) -> str:
+    return f"{totals.versions} versions, {totals.blobs} blobs, {_bytes(totals.bytes)}"
+
+
+def _bytes(number: int) -> str:
+    return f"{number:,} bytes"
+
+
+def _protection(objects: ObjectStore, *, strict: bool) -> Callable[[ArtifactRef], str | None]:
+    """
+    Return what keeps versions beyond what the store itself knows: open runs and aliased models.
+
+    :param strict: Raise if somebody who would know cannot be asked; otherwise say so and go on.
+    """
+    open_runs: set[tuple[str, str]] = set()
+    aliased: dict[str, str] = {}
+    try:
+        open_runs = _open_runs()
+    except MLProviderError as exc:
+        if strict:
+            raise
+        _say(f"warning: {one_line(exc)}; runs that are open may hold more back")
+    training_runs = dict(_aliased_in_ledger(objects))
+    try:
+        training_runs.update(_aliased_in_mlflow())
+    except TrackingError as exc:
+        if strict:
+            raise
+        _say(f"warning: {one_line(exc)}; models that aliases point at may hold more back")
+    if training_runs or open_runs:
+        aliased = dict(_used_by(objects, training_runs, open_runs))
+
+    def reason(ref: ArtifactRef) -> str | None:
+        if ref.producer is not None and (ref.producer.dag_id, ref.producer.run_id) in open_runs:
+            return f"its run {ref.producer.run_id!r} of {ref.producer.dag_id!r} is open"
+        return aliased.get(ref.version_id)
+
+    return reason
+
+
+def _open_runs() -> set[tuple[str, str]]:
+    """
+    Return the DAG ids and run ids of the runs that are queued or running.
+
+    Empty on machines without the metadata database: there only the records in the store tell of runs.
+    """
+    address = conf.get("database", "sql_alchemy_conn", fallback="") or ""
+    if not address or (address.startswith("sqlite:") and not Path(address.partition(":///")[2]).is_file()):
+        _say("no metadata database here: only runs that wrote a record in the grace period count as open")
+        return set()
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+    from sqlalchemy import select
+    from sqlalchemy.exc import SQLAlchemyError
+
+    unfinished = select(DagRun.dag_id, DagRun.run_id).where(
+        DagRun.state.in_([DagRunState.QUEUED, DagRunState.RUNNING])
+    )
+    try:
+        with create_session() as session:
+            return {(dag_id, run_id) for dag_id, run_id in session.execute(unfinished)}
+    except SQLAlchemyError as exc:
+        first = str(exc).splitlines()[0]
+        raise MLProviderError(
+            f"cannot ask the metadata database for open runs: {first}; start it, or correct "
+            "[database] sql_alchemy_conn"
+        ) from exc
+
+
+def _aliased_in_ledger(objects: ObjectStore) -> Iterator[tuple[str, str]]:
+    """Yield the training runs of the models that our operators moved aliases to last."""
+    from airflow_ml_provider.tracking.ledger import Ledger
+
+    ledger, now = Ledger(objects), datetime.now(UTC)
+    for name, alias in ledger.aliases():
+        move = ledger.as_of(name, alias, now, clock="wall")
+        if move is not None and move.version is not None and move.mlflow_run_id:
+            yield move.mlflow_run_id, f"{name}@{alias}"
+
+
+def _aliased_in_mlflow() -> Iterator[tuple[str, str]]:
+    """Yield the training runs of the models that aliases point at now, whoever moved them."""
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from airflow_ml_provider.hooks.mlflow import MlflowHook
+    from airflow_ml_provider.settings import load_settings
+
+    hook = MlflowHook(load_settings().mlflow_conn_id)
+    try:
+        client: Any = hook.client
+    except AirflowNotFoundException:
+        _say("no MLflow connection here: only aliases that our operators moved count")
+        return
+    token = None
+    while True:
+        page = client.search_registered_models(max_results=100, page_token=token)
+        for model in page:
+            for alias in model.aliases or {}:
+                version = client.get_model_version_by_alias(model.name, alias)
+                if version.run_id:
+                    yield version.run_id, f"{model.name}@{alias}"
+        token = page.token
+        if not token:
+            return
+
+
+def _used_by(
+    objects: ObjectStore, training_runs: dict[str, str], open_runs: set[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the versions that the attempts of these MLflow runs and DAG runs read or wrote, and why."""
+    for entry in objects.list("records"):
+        try:
+            record = objects.get_json(entry.key)
+        except (ArtifactNotFoundError, ArtifactCorruptError):
+            continue
+        if not isinstance(record, dict):
+            continue
+        models = [
+            training_runs[model["mlflow_run_id"]]
+            for model in record.get("models_written") or ()
+            if isinstance(model, dict) and model.get("mlflow_run_id") in training_runs
+        ]
+        if models:
+            reason = f"the model {models[0]} was trained on it"
+        elif (record.get("dag_id"), record.get("run_id")) in open_runs:
+            reason = f"the run {record['run_id']!r} of {record['dag_id']!r}, which is open, used it"
+        else:
+            continue
+        uses = record.get("reads") or () if models else (*record.get("reads", ()), *record.get("writes", ()))
+        for use in uses:
+            yield str(use["version_id"]), reason

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.objects import _Folder
+from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
+from airflow_ml_provider.artifacts.store import ArtifactStore
+from airflow_ml_provider.cli import gc
+from airflow_ml_provider.exceptions import MlflowUnavailableError, MLProviderError, StoreError
+from airflow_ml_provider.lineage.records import TaskRecord, VersionUse, write_record
+from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
+from airflow_ml_provider.tracking.models import ModelRef
+from tests.unit.cli.conftest import Answer
+
+Run = Callable[..., Answer]
+NOW = ("--grace-hours", "0")
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a metadata database nor an MLflow server."""
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/none.db")
+
+
+@pytest.fixture
+def versions(store: ArtifactStore) -> list[ArtifactRef]:
+    """Three versions of ``flights``, newest first; the middle one shares its content with ``copy``."""
+    made = [
+        store.save(text, "flights", producer=Producer("training", f"run-{text.decode()}", "features"))
+        for text in (b"1", b"22", b"333")
+    ]
+    store.save(b"22", "copy")
+    return made[::-1]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def texts(store: ArtifactStore) -> list[bytes]:
+    return [ref.load() for ref in store.versions("flights")]
+
+
+def test_a_dry_run_deletes_nothing_and_says_what_would_go(
+    airflow: Run, root: Path, versions: list[ArtifactRef]
+) -> None:
+    before = files(root)
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--output", "json")
+    assert files(root) == before
+    assert answer.code == 0
+    assert "2 versions, 1 blobs, 1 bytes would go, 2 versions, 2 blobs, 5 bytes stay" in answer.err
+    assert "nothing was deleted" in answer.err
+    assert {(row["kind"], row["decision"]) for row in json.loads(answer.out)} == {
+        ("version", "goes"),
+        ("blob", "goes"),
+    }
+
+
+def test_delete_removes_what_the_dry_run_said(
+    airflow: Run, store: ArtifactStore, versions: list[ArtifactRef]
+) -> None:
+    said = json.loads(airflow("ml", "gc", "--keep-last", "1", *NOW, "--output", "json").out)
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete", "--output", "json")
+    assert answer.code == 0
+    assert json.loads(answer.out) == said
+    assert "removed 2 versions, 1 blobs, 1 bytes; 1 bytes are free now" in answer.err
+    assert texts(store) == [b"333"]
+    assert store.get("copy").load() == b"22"
+    assert airflow("ml", "gc", "--keep-last", "1", *NOW).out.strip() == "No data found"
+
+
+def test_without_a_rule_every_version_stays(
+    airflow: Run, store: ArtifactStore, versions: list[ArtifactRef]
+) -> None:
+    lost = f"blobs/aa/{'a' * 64}"
+    store.objects.put(lost, b"lost")
+    answer = airflow("ml", "gc", *NOW, "--delete")
+    assert "removed 0 versions, 1 blobs, 4 bytes" in answer.err
+    assert texts(store) == [b"333", b"22", b"1"]
+    assert not store.objects.exists(lost)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (("--keep-last", "2"), 2),
+        (("--keep-days", "0"), 1),
+        (("--keep-days", "1"), 3),
+        (("--keep-last", "1", "--keep-days", "0.5"), 3),
+        (("--keep-last", "1", "--name", "fl*"), 1),
+        (("--keep-last", "1", "--name", "x", "--name", "flights"), 1),
+        (("--keep-last", "1", "--name", "other"), 3),
+        (("--keep-last", "1", "--exclude", "fl*"), 3),
+    ],
+)
+def test_what_the_options_keep(
+    airflow: Run, store: ArtifactStore, versions: list[ArtifactRef], words: tuple[str, ...], left: int
+) -> None:
+    assert airflow("ml", "gc", *words, *NOW, "--delete").code == 0
+    assert len(store.versions("flights")) == left
+
+
+def test_the_grace_period_is_a_day_unless_told(
+    airflow: Run, store: ArtifactStore, versions: list[ArtifactRef]
+) -> None:
+    airflow("ml", "gc", "--keep-last", "1", "--delete")
+    assert len(texts(store)) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--keep-last", "0"), ("--keep-days", "-1"), ("--grace-hours", "soon"), ("--grace-hours", "nan")],
+)
+def test_numbers_out_of_range_are_wrong_arguments(airflow: Run, words: tuple[str, ...]) -> None:
+    assert airflow("ml", "gc", *words).code == 2
+
+
+def test_verbose_says_why_things_stay(airflow: Run, versions: list[ArtifactRef]) -> None:
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--verbose", "--output", "yaml")
+    reasons = {
+        row["object"]: row["reason"] for row in yaml.safe_load(answer.out) if row["decision"] == "stays"
+    }
+    assert reasons[keys.version_key("flights", versions[0].version_id)] == "it is the newest of its name"
+    assert "'copy' version" in reasons[keys.blob_key(versions[1].digest)]
+
+
+def test_an_edited_manifest_is_named_and_the_rest_goes(
+    airflow: Run, store: ArtifactStore, versions: list[ArtifactRef]
+) -> None:
+    key = keys.version_key("flights", versions[2].version_id)
+    store.objects.put_json(key, {**store.objects.get_json(key), "type": "edited"}, create_only=False)
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
+    assert answer.code == 1
+    assert f"look at {key}: unreadable: " in answer.err
+    assert "removed 1 versions" in answer.err
+    assert store.objects.exists(key)
+
+
+def test_a_store_that_refuses_is_one_line(
+    airflow: Run, versions: list[ArtifactRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: _Folder, keys: Any) -> None:
+        raise StoreError("access denied")
+
+    monkeypatch.setattr(_Folder, "delete", refuse)
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
+    assert answer.code == 1
+    said = answer.err.strip().splitlines()[-1]
+    refused = keys.version_key("flights", versions[1].version_id)
+    assert said.startswith(f"error: garbage collection stopped at {refused}: access denied")
+
+
+def old_record(store: ArtifactStore, root: Path, record: TaskRecord) -> None:
+    """Write a record that no grace period covers."""
+    write_record(store.objects, record)
+    stamp = time.time() - 30 * 86400
+    os.utime(root / record.key, (stamp, stamp))
+
+
+def test_what_open_runs_made_or_used_stays(
+    airflow: Run,
+    root: Path,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old_record(
+        store,
+        root,
+        TaskRecord("scoring", "open", "score", -1, 1, "success", reads=(VersionUse.of(versions[1]),)),
+    )
+    monkeypatch.setattr(gc, "_open_runs", lambda: {("scoring", "open"), ("training", "run-1")})
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete", "--verbose", "--output", "json")
+    reasons = {row["object"]: row["reason"] for row in json.loads(answer.out)}
+    used, made = (reasons[keys.version_key("flights", ref.version_id)] for ref in versions[1:])
+    assert used == "the run 'open' of 'scoring', which is open, used it"
+    assert made == "its run 'run-1' of 'training' is open"
+    assert texts(store) == [b"333", b"22", b"1"]
+
+
+def trained(store: ArtifactStore, root: Path, read: ArtifactRef) -> None:
+    model = ModelRef("models:/m-1", mlflow_run_id="cafe").to_json()
+    old_record(
+        store,
+        root,
+        TaskRecord(
+            "training", "r", "fit", -1, 1, "success", reads=(VersionUse.of(read),), models_written=(model,)
+        ),
+    )
+
+
+def moved(store: ArtifactStore, version: str | None, mlflow_run_id: str | None) -> None:
+    now = datetime.now(UTC)
+    move = AliasMove("delay", "champion", version, None, now, now, mlflow_run_id=mlflow_run_id)
+    assert Ledger(store.objects).record(move)
+
+
+def test_what_trained_a_model_that_the_ledger_calls_champion_stays(
+    airflow: Run, root: Path, store: ArtifactStore, versions: list[ArtifactRef]
+) -> None:
+    trained(store, root, versions[2])
+    moved(store, "1", "cafe")
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete", "--verbose", "--output", "json")
+    assert "the model delay@champion was trained on it" in answer.out
+    assert texts(store) == [b"333", b"1"]
+
+    moved(store, "2", "beef")
+    airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
+    assert texts(store) == [b"333"]
+
+
+def test_what_trained_a_model_that_mlflow_calls_champion_stays(
+    airflow: Run,
+    root: Path,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": uri}))
+    client = MlflowClient(uri, uri)
+    run = client.create_run(client.create_experiment("e", artifact_location=f"file://{tmp_path}/mlruns"))
+    client.create_registered_model("delay")
+    client.create_model_version("delay", f"file://{tmp_path}/model", run_id=run.info.run_id)
+    client.set_registered_model_alias("delay", "champion", "1")
+    model = ModelRef("models:/delay/1", mlflow_run_id=run.info.run_id).to_json()
+    record = TaskRecord(
+        "t", "r", "fit", -1, 1, "success", reads=(VersionUse.of(versions[2]),), models_written=(model,)
+    )
+    old_record(store, root, record)
+
+    airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
+    assert texts(store) == [b"333", b"1"]
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("_open_runs", MLProviderError("the database is down")),
+        ("_aliased_in_mlflow", MlflowUnavailableError("MLflow is down")),
+    ],
+)
+def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
+    airflow: Run,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    error: Exception,
+) -> None:
+    def down() -> Any:
+        raise error
+
+    monkeypatch.setattr(gc, source, down)
+    dry = airflow("ml", "gc", "--keep-last", "1", *NOW)
+    assert dry.code == 0
+    assert f"warning: {error}" in dry.err
+    real = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
+    assert (real.code, real.err.strip().splitlines()[-1]) == (1, f"error: {error}")
+    assert len(texts(store)) == 3
+    assert airflow("ml", "gc", *NOW, "--delete").code == 0, "without a rule nobody needs to be asked"
+
+
+def test_open_runs_are_the_queued_and_running_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils import session as airflow_session
+    from sqlalchemy import create_engine, insert
+    from sqlalchemy.orm import Session
+
+    path = tmp_path / "airflow.db"
+    engine = create_engine(f"sqlite:///{path}")
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{path}")
+
+    @contextmanager
+    def create_session() -> Any:
+        with Session(engine) as session:
+            yield session
+
+    monkeypatch.setattr(airflow_session, "create_session", create_session)
+    path.touch()
+    with pytest.raises(MLProviderError, match="no such table"):
+        gc._open_runs()
+
+    DagRun.__table__.create(engine)
+    with engine.begin() as connection:
+        for number, state in enumerate(("queued", "running", "success", "failed")):
+            row = {
+                "id": number,
+                "dag_id": "training",
+                "run_id": state,
+                "_state": state,
+                "run_type": "manual",
+                "run_after": datetime.now(UTC),
+                "log_template_id": None,
+            }
+            connection.execute(insert(DagRun).values(row))
+    assert gc._open_runs() == {("training", "queued"), ("training", "running")}
+    engine.dispose()
