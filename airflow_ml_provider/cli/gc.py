@@ -48,8 +48,9 @@ def collect_garbage(args: Namespace) -> int:
         outcome = execute(found)
         _show(rows, args.output)
         _say(
-            f"removed {_count(outcome.removed)}; {_bytes(outcome.freed_bytes)} are free now, the rest after "
-            f"the grace period, by the next gc; {_count(found.totals(goes=False))} stay"
+            f"removed {_count(outcome.removed)}; {_count(found.totals(goes=False))} stay; "
+            f"{_bytes(outcome.freed_bytes)} are free now, what went to the trash is after the grace period, "
+            "by a later gc"
         )
         for key in outcome.restored:
             _say(f"{key} was put back: a version refers to it")

@@ -75,7 +75,9 @@ def test_delete_removes_what_the_dry_run_said(
     answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete", "--output", "json")
     assert answer.code == 0
     assert json.loads(answer.out) == said
-    assert "removed 2 versions, 1 blobs, 1 bytes; 1 bytes are free now" in answer.err
+    assert (
+        "removed 2 versions, 1 blobs, 1 bytes; 2 versions, 2 blobs, 5 bytes stay; 1 bytes are" in answer.err
+    )
     assert texts(store) == [b"333"]
     assert store.get("copy").load() == b"22"
     assert airflow("ml", "gc", "--keep-last", "1", *NOW).out.strip() == "No data found"
