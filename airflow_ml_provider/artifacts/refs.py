@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 from airflow_ml_provider.exceptions import UnboundReferenceError
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
 MAX_NAME_CHARS = 200
+
+T = TypeVar("T")
 
 
 def check_name(name: str) -> str:
@@ -46,7 +50,8 @@ class Artifact:
     Name what a task returns: ``Annotated[pd.DataFrame, Artifact("flight_features")]``.
 
     :param name: Under which all versions are listed, across runs and DAGs.
-    :param format: Store it in this format instead of the one its type has by default.
+    :param format: Store it in this format instead of the one its type has by default: ``parquet-v1``, or
+        ``parquet`` for the newest version of it.
     :param preview: False keeps the first rows out of the XCom table and of the UI.
     """
 
@@ -77,7 +82,8 @@ class Producer:
 @dataclass(frozen=True)
 class ArtifactRef:
     """
-    One stored version of an artifact. Small; :meth:`load` fetches the value.
+    One stored version of an artifact. Small; :meth:`load` fetches the value or a part of it, :meth:`open`
+    and :meth:`path` give the stored bytes. Each of them counts as a read of the current task.
 
     :param digest: ``blake3:`` and 64 hexadecimal digits of the stored bytes.
     :param format: Layout of the stored bytes, such as ``arrow-v1``.
@@ -109,23 +115,66 @@ class ArtifactRef:
         """``ml-artifact://<name>?version=<version id>``."""
         return f"ml-artifact://{quote(self.name, safe='/')}?version={self.version_id}"
 
-    def load(self) -> Any:
+    def load(self, *, columns: Sequence[Any] | None = None, rows: slice | int | None = None) -> Any:
         """
-        Fetch the value, exactly as it was written.
+        Fetch the value, exactly as it was written, or a part of a table or data frame.
+
+        A part is of the type that was written, and equals the same part of the whole: dtypes, index,
+        ``attrs`` and all. The stored bytes are fetched and verified whole; columns that were not asked for
+        are not decoded.
+
+        :param columns: Labels, in the order in which to return them.
+        :param rows: So many from the beginning, or a slice of positions without a step; negative ones count
+            from the end.
+        :raises ValueError: if there is no such column, or ``rows`` has a step or is below 0.
+        :raises TypeError: if the value has no columns or rows to choose from.
+        :raises UnboundReferenceError: if the reference was made by hand, without a store.
+        :raises ArtifactNotFoundError: if the content is gone.
+        :raises ArtifactCorruptError: if the content is not what was written.
+        """
+        return self._note(self._bound.load(self, columns=columns, rows=rows))
+
+    def open(self) -> BinaryIO:
+        """
+        Open the stored bytes for reading, in the layout of :attr:`format`.
+
+        They are streamed to a private local file and verified before this returns, so that no byte is read
+        that was not written, and none of it is held in memory. The file can seek; closing it removes it.
 
         :raises UnboundReferenceError: if the reference was made by hand, without a store.
         :raises ArtifactNotFoundError: if the content is gone.
         :raises ArtifactCorruptError: if the content is not what was written.
         """
+        return self._note(self._bound.open(self))
+
+    def path(self, to: str | Path | None = None) -> Path:
+        """
+        Copy the stored bytes to a local file, verified: a stored file or folder as it was, of others the
+        bytes in the layout of :attr:`format`, with a suffix that tells it.
+
+        :param to: The file or folder to make; a file that is there is replaced. A private one that
+            disappears with this process if absent.
+        :raises FileExistsError: if a folder is to be made and ``to`` is there and not empty.
+        :raises IsADirectoryError: if a file is to be made and ``to`` is a folder.
+        :raises UnboundReferenceError: if the reference was made by hand, without a store.
+        :raises ArtifactNotFoundError: if the content is gone.
+        :raises ArtifactCorruptError: if the content is not what was written.
+        """
+        return self._note(self._bound.path(self, to))
+
+    @property
+    def _bound(self) -> ArtifactStore:
         if self._store is None:
             raise UnboundReferenceError(
                 f"{self.uri} is not bound to a store; get it from a task's input, "
                 f"or call ArtifactStoreHook().store.load(ref)"
             )
-        value = self._store.load(self)
+        return self._store
+
+    def _note(self, given: T) -> T:
         if self._on_read is not None:
-            self._on_read(self, value)
-        return value
+            self._on_read(self, given)
+        return given
 
     def __repr__(self) -> str:
         return f"ArtifactRef({self.name!r}, version_id={self.version_id!r}, type={self.type!r})"

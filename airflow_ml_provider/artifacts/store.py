@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from airflow_ml_provider.artifacts import keys, limits, scratch
 from airflow_ml_provider.artifacts.codecs import registry
@@ -33,6 +36,9 @@ MAX_TREE_BYTES = 256 << 10
 # Larger content is looked for before it is sent.
 _ASK_FIRST_FROM_BYTES = 1 << 20
 _CONCURRENT_REQUESTS = 16
+
+# What these give back is a path.
+_PATH_FORMATS = ("file-v1", "directory-v1")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -183,7 +189,8 @@ class ArtifactStore:
 
         :param as_refs: Give a bound :class:`ArtifactRef` in place of each artifact that stands in lists,
             tuples and dicts; parts of other objects are loaded.
-        :param on_read: Called with each artifact that is loaded and its value, later by ``ref.load()`` too.
+        :param on_read: Called with each artifact that is loaded and its value, later by ``ref.load()``,
+            ``ref.open()`` and ``ref.path()`` too.
         :param fallback: Reads what the ``fallback`` of :meth:`encode` wrote.
         :raises SignatureError: if an envelope was forged or edited; nothing was fetched by then.
         :raises ArtifactNotFoundError: if content is gone.
@@ -207,38 +214,130 @@ class ArtifactStore:
         reader = Reader(self.signer, load=load, allowed_classes=self.allowed_classes, fallback=fallback)
         return reader.read(tree, as_refs=as_refs)
 
-    def load(self, ref: ArtifactRef) -> Any:
+    def load(
+        self,
+        ref: ArtifactRef,
+        *,
+        columns: Sequence[Any] | None = None,
+        rows: slice | int | None = None,
+    ) -> Any:
         """
-        Fetch a value, exactly as it was written. One request for a value of one part.
+        Fetch a value, exactly as it was written, or a part of it. One request for a value of one part.
+
+        :param columns: Labels of a table's columns, in the order in which to return them.
+        :param rows: So many from the beginning, or a slice of positions without a step.
+        :raises ValueError: if there is no such column, or ``rows`` has a step or is below 0.
+        :raises TypeError: if the value has no columns or rows to choose from.
+        :raises ArtifactNotFoundError: if the content is gone.
+        :raises ArtifactCorruptError: if the content is not what was written.
+        """
+        if columns is None and rows is None:
+            value = self._content(ref)
+            return self.decode(value) if ref.format == "tree-v1" else value
+        if isinstance(columns, (str, bytes)):
+            raise TypeError(f"columns is a list of labels, got {columns!r}; write [{columns!r}]")
+        part = registry.Part(None if columns is None else list(columns), _row_slice(rows))
+        if not hasattr(registry.codec_of(ref.format).load_module(), "load_part"):
+            raise TypeError(
+                f"{ref.uri} is a {ref.type} stored as {ref.format!r}, which has no columns or rows to choose "
+                "from; call load() without them"
+            )
+        return self._content(ref, part)
+
+    def open(self, ref: ArtifactRef) -> BinaryIO:
+        """
+        Open the stored bytes of a version; they are verified, and in a local file that closing removes.
 
         :raises ArtifactNotFoundError: if the content is gone.
         :raises ArtifactCorruptError: if the content is not what was written.
         """
-        value = self._content(ref)
-        return self.decode(value) if ref.format == "tree-v1" else value
+        path = scratch.folder() / "content"
+        self._fetch(ref, path)
+        file = path.open("rb")
+        path.unlink()
+        path.parent.rmdir()
+        return file
 
-    def _content(self, ref: ArtifactRef) -> Any:
-        key = keys.blob_key(ref.digest)
-        entry = registry.codec_of(ref.format)
-        module = entry.load_module()
-        stored = registry.Stored(ref.name, ref.type, ref.schema, self.allowed_classes)
+    def path(self, ref: ArtifactRef, to: str | Path | None = None) -> Path:
+        """
+        Copy the stored bytes of a version to a local file: a stored file or folder as it was, of others the
+        bytes in the layout of their format.
+
+        :param to: The file or folder to make; a private one if absent.
+        :raises FileExistsError: if a folder is to be made and ``to`` is there and not empty.
+        :raises IsADirectoryError: if a file is to be made and ``to`` is a folder.
+        :raises ArtifactNotFoundError: if the content is gone.
+        :raises ArtifactCorruptError: if the content is not what was written.
+        """
+        if to is None:
+            return self._local(ref, scratch.folder())
+        target = Path(to).absolute()
+        is_folder = ref.format == "directory-v1"
+        if target.is_dir() and not is_folder:
+            raise IsADirectoryError(
+                f"{str(target)!r} is a folder; name the file in it that {ref.uri} becomes"
+            )
+        if is_folder and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
+            raise FileExistsError(
+                f"{str(target)!r} is there; remove it, or name a folder that {ref.uri} becomes"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that it appears there at once and whole.
+        holding = Path(tempfile.mkdtemp(prefix=".airflow-ml-", dir=target.parent))
         try:
-            if getattr(module, "READS_FILES", False):
-                path = scratch.folder() / "content"
-                self._check_size(ref, self.objects.fetch(key, path))
-                if self.verify_on_read:
-                    self._check_digest(ref, digest_of_file(path))
-                return module.load(path, stored)
-            data = memoryview(self.objects.get(key))
-        except ArtifactNotFoundError as exc:
-            raise ArtifactNotFoundError(
-                f"{ref.uri} was written by {ref.producer or 'a direct call'} but its content is gone from "
-                f"{self.objects.root} ({key}); re-run that task"
-            ) from exc
-        self._check_size(ref, data.nbytes)
-        if self.verify_on_read:
-            self._check_digest(ref, digest_of([data]))
-        return module.load(data, stored)
+            os.replace(self._local(ref, holding), target)
+        finally:
+            shutil.rmtree(holding, ignore_errors=True)
+        return target
+
+    def _local(self, ref: ArtifactRef, folder: Path) -> Path:
+        """Copy the stored bytes to a new file in an empty folder; of a stored path what it named."""
+        entry = registry.codec_of(ref.format)
+        path = folder / "content"
+        self._fetch(ref, path)
+        if ref.format in _PATH_FORMATS:
+            made: Path = entry.load_module().load(path, self._stored(ref))
+            return made
+        return path.rename(folder / f"{keys.segment(ref.name.rpartition('/')[2])}{entry.suffix}")
+
+    def _stored(self, ref: ArtifactRef) -> registry.Stored:
+        return registry.Stored(ref.name, ref.type, ref.schema, self.allowed_classes)
+
+    def _fetch(self, ref: ArtifactRef, path: Path) -> None:
+        """Copy the stored bytes to a new local file and verify them; nothing is left if they are wrong."""
+        try:
+            self._check_size(ref, self.objects.fetch(keys.blob_key(ref.digest), path))
+            if self.verify_on_read:
+                self._check_digest(ref, digest_of_file(path))
+        except BaseException as exc:
+            path.unlink(missing_ok=True)
+            if isinstance(exc, ArtifactNotFoundError):
+                raise self._gone(ref) from exc
+            raise
+
+    def _gone(self, ref: ArtifactRef) -> ArtifactNotFoundError:
+        return ArtifactNotFoundError(
+            f"{ref.uri} was written by {ref.producer or 'a direct call'} but its content is gone from "
+            f"{self.objects.root} ({keys.blob_key(ref.digest)}); re-run that task"
+        )
+
+    def _content(self, ref: ArtifactRef, part: registry.Part | None = None) -> Any:
+        module = registry.codec_of(ref.format).load_module()
+        if getattr(module, "READS_FILES", False):
+            path = scratch.folder() / "content"
+            self._fetch(ref, path)
+            data: Any = path
+        else:
+            try:
+                data = memoryview(self.objects.get(keys.blob_key(ref.digest)))
+            except ArtifactNotFoundError as exc:
+                raise self._gone(ref) from exc
+            self._check_size(ref, data.nbytes)
+            if self.verify_on_read:
+                self._check_digest(ref, digest_of([data]))
+        if part is None:
+            return module.load(data, self._stored(ref))
+        return module.load_part(data, self._stored(ref), part)
 
     def _check_size(self, ref: ArtifactRef, found: int) -> None:
         if found != ref.size_bytes:
@@ -394,12 +493,17 @@ class _Session:
     def whole(self, value: Any, format: str | None) -> ArtifactRef:
         """Store a value as one artifact of the session's name."""
         if format is not None:
-            entry = registry.codec_of(format)
-            if format == "json-v1" and limits.grade(value) == limits.NOWHERE:
+            entry = registry.codec_named(format)
+            if not registry.writes(entry, value):
+                raise UnsupportedTypeError(
+                    f"{entry.format!r} does not store a {registry.public_type_name(type(value))}; leave the "
+                    "format out, or return what it stores"
+                )
+            if entry.format == "json-v1" and limits.grade(value) == limits.NOWHERE:
                 raise UnsupportedTypeError(
                     f"{registry.type_name(type(value))} is not what JSON carries exactly"
                 )
-            if format != "tree-v1":
+            if entry.format != "tree-v1":
                 return self._save(value, self._name, entry)
         elif (own := registry.codec_for(value, look_further=False)) is not None:
             return self._save(value, self._name, own)
@@ -503,6 +607,22 @@ def _facts(
     if effective_at is None:
         effective_at = data_interval[1] if data_interval else now
     return _Facts(producer, now, _utc(effective_at), data_interval, preview)
+
+
+def _row_slice(rows: slice | int | None) -> slice | None:
+    if rows is None:
+        return None
+    if isinstance(rows, int) and not isinstance(rows, bool):
+        if rows < 0:
+            raise ValueError(
+                f"rows is so many from the beginning, got {rows!r}; the last ones: slice(-n, None)"
+            )
+        return slice(0, rows)
+    if not isinstance(rows, slice):
+        raise TypeError(f"rows is a number or a slice of positions, got {rows!r}")
+    if rows.step not in (None, 1):
+        raise ValueError(f"rows are neighbours: a slice without a step, got {rows!r}")
+    return slice(rows.start, rows.stop)
 
 
 def _utc(when: datetime) -> datetime:

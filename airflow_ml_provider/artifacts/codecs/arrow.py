@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa  # noqa: TID253 - this module is imported on first use
 
 from airflow_ml_provider.artifacts import preview
-from airflow_ml_provider.artifacts.codecs.registry import Encoded, Stored, type_name
+from airflow_ml_provider.artifacts.codecs.registry import Encoded, Part, Stored, type_name
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError
 
 _KEY = b"airflow_ml_provider"
@@ -89,19 +89,90 @@ def _file_of(table: pa.Table) -> memoryview:
 
 
 def load(data: memoryview, info: Stored) -> Any:
-    with pa.ipc.open_file(pa.py_buffer(data), options=pa.ipc.IpcReadOptions(use_threads=True)) as reader:
-        table = reader.read_all()
-    metadata = dict(table.schema.metadata or {})
-    try:
-        described = json.loads(metadata.pop(_KEY))
-    except (KeyError, ValueError) as exc:
-        raise ArtifactCorruptError(f"{info.name!r} is an Arrow file that this store did not write") from exc
-    if described["kind"] in ("table", "batch"):
-        table = table.replace_schema_metadata(metadata if described["metadata"] else None)
-        if described["kind"] == "table":
-            return table
-        batches = table.combine_chunks().to_batches()
-        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-    from airflow_ml_provider.artifacts.codecs import frames
+    return load_part(data, info, Part(None, None))
 
-    return frames.from_arrow(table, described)
+
+def load_part(data: memoryview, info: Stored, part: Part) -> Any:
+    source = pa.py_buffer(data)
+    with _open(source) as reader:
+        schema = reader.schema
+        metadata = dict(schema.metadata or {})
+        try:
+            described = json.loads(metadata.pop(_KEY))
+        except (KeyError, ValueError) as exc:
+            raise ArtifactCorruptError(
+                f"{info.name!r} is an Arrow file that this store did not write"
+            ) from exc
+        if described["kind"] in ("table", "batch"):
+            own = metadata if described["metadata"] else None
+            return _load_arrow(source, schema, described["kind"], own, info, part)
+        from airflow_ml_provider.artifacts.codecs import frames
+
+        if part.columns is None:
+            return frames.from_arrow(reader.read_all(), described, part.rows)
+    described = frames.choose(described, part.columns, repr(info.name))
+    # An empty list would mean all columns.
+    positions = frames.places(described) or [0][: len(schema)]
+    with _open(source, positions) as reader:
+        return frames.from_arrow(frames.Picked(reader.read_all(), positions), described, part.rows)
+
+
+def _open(source: pa.Buffer, positions: list[int] | None = None) -> Any:
+    return pa.ipc.open_file(
+        source, options=pa.ipc.IpcReadOptions(use_threads=True, included_fields=positions)
+    )
+
+
+def _load_arrow(
+    source: pa.Buffer,
+    schema: pa.Schema,
+    kind: str,
+    metadata: dict[bytes, bytes] | None,
+    info: Stored,
+    part: Part,
+) -> Any:
+    positions = None if part.columns is None else chosen(schema, part.columns, repr(info.name))
+    with _open(source, sorted(positions) or [0][: len(schema)] if positions is not None else None) as reader:
+        table = _read(reader, part.rows)
+    if positions is not None:
+        table = table.select([sorted(positions).index(position) for position in positions])
+    table = table.replace_schema_metadata(metadata)
+    if kind == "table":
+        return table
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _read(reader: Any, rows: slice | None) -> pa.Table:
+    """Read the batches up to the last row that is wanted."""
+    if rows is None:
+        return reader.read_all()
+    if rows.stop is None or rows.stop < 0 or (rows.start or 0) < 0:
+        return reader.read_all()[rows]
+    batches: list[pa.RecordBatch] = []
+    count = 0
+    for number in range(reader.num_record_batches):
+        if count >= rows.stop:
+            break
+        batches.append(reader.get_batch(number))
+        count += batches[-1].num_rows
+    return pa.Table.from_batches(batches, schema=reader.schema)[rows]
+
+
+def chosen(schema: pa.Schema, wanted: list[Any], whose: str) -> list[int]:
+    """
+    Find columns by name, in the order asked for; a name that stands twice gives both.
+
+    :raises ValueError: if one is not there, or is asked for twice.
+    """
+    positions: list[int] = []
+    for name in wanted:
+        found = [position for position, label in enumerate(schema.names) if label == name]
+        if not found:
+            shown = ", ".join(map(repr, schema.names[:20]))
+            more = f" and {len(schema) - 20} more" if len(schema) > 20 else ""
+            raise ValueError(f"{whose} has no column {name!r}; it has {shown or 'none'}{more}")
+        if set(found) & set(positions):
+            raise ValueError(f"the column {name!r} of {whose} is asked for twice")
+        positions += found
+    return positions

@@ -84,12 +84,19 @@ def to_arrow(value: Any) -> tuple[pa.Table, Described, dict[str, Any], Any]:
     return columns.table(), described, schema, shown
 
 
-def from_arrow(table: pa.Table, described: Described) -> Any:
-    if described["kind"] == "index":
-        return _make_index(described["index"], table)
+def from_arrow(table: pa.Table | Picked, described: Described, rows: slice | None = None) -> Any:
+    """
+    Return what :func:`to_arrow` was given.
+
+    :param rows: Positions of a part of it. Indexes are built whole and then cut, the way pandas cuts them.
+    """
     index = _make_index(described["index"], table)
+    if rows is not None:
+        index = index[rows]
+    if described["kind"] == "index":
+        return index
     if described["kind"] == "series":
-        array = _make(described["column"], table)
+        array = _make(described["column"], table, rows)
         series = pd.Series(
             array, index=index, name=from_plain(described["name"]), copy=True, dtype=array.dtype
         )
@@ -98,13 +105,63 @@ def from_arrow(table: pa.Table, described: Described) -> Any:
         raise ArtifactCorruptError(f"a pandas object of the unknown kind {described['kind']!r}")
     arrays = {}
     for number, column in enumerate(described["columns"]):
-        array = _make(column, table)
+        array = _make(column, table, rows)
         # A bare array of objects would be looked through for text.
         arrays[number] = pd.Series(array, index=index, dtype=object) if array.dtype == object else array
     # Copying gathers columns of one type into blocks that the user may write to.
     frame = pd.DataFrame(arrays, index=index, copy=True)
-    frame.columns = _labels_from(described["labels"])
+    labels = _labels_from(described["labels"])
+    frame.columns = labels.take(described["chosen"]) if "chosen" in described else labels
     return _finish(frame, described)
+
+
+def choose(described: Described, wanted: Sequence[Any], whose: str) -> Described:
+    """
+    Describe the part of a frame with these columns, in their order; a label that stands twice gives both.
+
+    :raises ValueError: if a label is not there, or is asked for twice.
+    :raises TypeError: if it is no frame.
+    """
+    if described["kind"] != "frame":
+        raise TypeError(f"{whose} is a {described['kind']}, which has no columns to choose from")
+    labels = _labels_from(described["labels"])
+    positions: list[int] = []
+    for label in wanted:
+        try:
+            place: Any = labels.get_loc(label)
+        except (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError):
+            raise _no_column(label, list(labels), whose) from None
+        found = [place] if isinstance(place, int) else np.arange(len(labels))[place].tolist()
+        if set(found) & set(positions):
+            raise ValueError(f"the column {label!r} of {whose} is asked for twice")
+        positions += found
+    columns = [described["columns"][position] for position in positions]
+    return {**described, "columns": columns, "chosen": np.array(positions, dtype=np.intp)}
+
+
+def _no_column(label: Any, labels: Sequence[Any], whose: str) -> ValueError:
+    shown = ", ".join(repr(_item(item)) for item in labels[:20])
+    more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
+    return ValueError(f"{whose} has no column {label!r}; it has {shown or 'none'}{more}")
+
+
+def places(described: Described) -> list[int]:
+    """Positions of the Arrow columns that a description needs, in order."""
+    index = described["index"]
+    found = [column["at"] for column in described.get("columns", ())]
+    found += [level["at"] for level in index.get("levels", ())]
+    found += [column["at"] for column in (index.get("column"), described.get("column")) if column]
+    return sorted(set(found))
+
+
+class Picked:
+    """Some columns of a table, under the positions that they have in the whole."""
+
+    def __init__(self, table: pa.Table, positions: Sequence[int]) -> None:
+        self._columns = {position: table.column(number) for number, position in enumerate(positions)}
+
+    def column(self, position: int) -> Any:
+        return self._columns[position]
 
 
 def _finish(made: Any, described: Described) -> Any:
@@ -198,7 +255,7 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
     return described
 
 
-def _make_index(described: Described, table: pa.Table) -> Any:
+def _make_index(described: Described, table: pa.Table | Picked) -> Any:
     names = [from_plain(name) for name in described["names"]]
     if described["index"] == "range":
         start, stop, step = described["range"]
@@ -400,8 +457,9 @@ def _turn_arrays(items: Sequence[Any]) -> tuple[Any, Described] | None:
     return stored, {"as": "arrays", "dtype": dtype.str}
 
 
-def _make(described: Described, table: pa.Table) -> Any:
-    return _restore(_one(table.column(described["at"])), described)
+def _make(described: Described, table: pa.Table | Picked, rows: slice | None = None) -> Any:
+    column = table.column(described["at"])
+    return _restore(_one(column if rows is None else column[rows]), described)
 
 
 def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911 - one for each form

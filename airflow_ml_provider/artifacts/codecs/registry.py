@@ -31,19 +31,22 @@ class CodecEntry:
     The module has ``dump(value)``, which returns bytes or :class:`Encoded`, and ``load(data, info)``, which
     takes a ``memoryview`` and a :class:`Stored` and returns the value. Its ``dump`` gives the same bytes for
     the same value, so that equal content is stored once. A module with ``READS_FILES = True`` gets the path
-    of a private local file in place of the ``memoryview``.
+    of a private local file in place of the ``memoryview``. A module with ``load_part(data, info, part)``,
+    where ``part`` is a :class:`Part`, serves ``ArtifactRef.load(columns=..., rows=...)``.
 
     :param format: Stored beside the bytes, stable for ever, like ``parquet-v1``. A changed layout is a new
         format.
     :param type_names: ``module.qualname`` of exactly the types that it writes.
     :param module: Dotted path, imported on first use.
     :param base_type_names: Also writes subclasses of these.
+    :param suffix: How the name of a local copy of the bytes ends.
     """
 
     format: str
     type_names: tuple[str, ...]
     module: str
     base_type_names: tuple[str, ...] = ()
+    suffix: str = ".bin"
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -96,11 +99,24 @@ class Stored:
     allowed_classes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class Part:
+    """
+    What of a table to read.
+
+    :param columns: Labels in the order in which to return them; None for all.
+    :param rows: Positions, without a step; None for all.
+    """
+
+    columns: list[Any] | None
+    rows: slice | None
+
+
 _CODECS = "airflow_ml_provider.artifacts.codecs"
 _BUILT_IN = (
     CodecEntry("bytes-v1", ("builtins.bytes", "builtins.bytearray"), f"{_CODECS}.raw"),
-    CodecEntry("json-v1", (), f"{_CODECS}.jsontext"),
-    CodecEntry("tree-v1", (), f"{_CODECS}.jsontext"),
+    CodecEntry("json-v1", (), f"{_CODECS}.jsontext", suffix=".json"),
+    CodecEntry("tree-v1", (), f"{_CODECS}.jsontext", suffix=".json"),
     CodecEntry(
         "arrow-v1",
         (
@@ -133,15 +149,22 @@ _BUILT_IN = (
             "pyarrow.lib.RecordBatch",
         ),
         f"{_CODECS}.arrow",
+        suffix=".arrow",
     ),
-    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy"),
+    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy"),
     CodecEntry(
         "file-v1",
         ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13
         f"{_CODECS}.files",
     ),
-    CodecEntry("directory-v1", (), f"{_CODECS}.directories"),
-    CodecEntry("skops-v1", (), f"{_CODECS}.skops", base_type_names=("sklearn.base.BaseEstimator",)),
+    CodecEntry("directory-v1", (), f"{_CODECS}.directories", suffix=".tar"),
+    CodecEntry(
+        "skops-v1",
+        (),
+        f"{_CODECS}.skops",
+        base_type_names=("sklearn.base.BaseEstimator",),
+        suffix=".skops.zst",
+    ),
 )
 
 _lock = threading.Lock()
@@ -236,6 +259,35 @@ def codec_of(format: str) -> CodecEntry:
             "Install the package that brings it, or a newer airflow-ml-provider"
         )
     return _by_format[format]
+
+
+def codec_named(format: str) -> CodecEntry:
+    """
+    Find the codec of a format by its name, ``arrow-v1``, or by the name without its version: the newest.
+
+    :raises UnsupportedFormatError: if nobody registered it.
+    """
+    versions = _versions(format)
+    if not versions and format not in _by_format and _read_plugins():
+        versions = _versions(format)
+    return versions[max(versions)] if versions else codec_of(format)
+
+
+def _versions(short: str) -> dict[int, CodecEntry]:
+    found = {}
+    for format, entry in _by_format.items():
+        name, _, version = format.rpartition("-v")
+        if name == short:
+            found[int(version)] = entry
+    return found
+
+
+def writes(entry: CodecEntry, value: Any) -> bool:
+    """Tell whether a codec stores values of this type; one that names no types decides when it is asked."""
+    if not entry.type_names and not entry.base_type_names:
+        return True
+    names = [type_name(base) for base in type(value).__mro__]
+    return names[0] in entry.type_names or any(name in entry.base_type_names for name in names)
 
 
 def refuse(value: Any, where: str) -> UnsupportedTypeError:

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from airflow_ml_provider.exceptions import UnsupportedFormatError
+from airflow_ml_provider.exceptions import UnsupportedFormatError, UnsupportedTypeError
 
 
 class Sound:
@@ -87,3 +87,25 @@ def test_a_missing_library_names_what_to_install(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(UnsupportedFormatError, match="pip install nowhere_to_be_found"):
         registry.CodecEntry("x-v1", (), "needs_codec").load_module()
+
+
+def test_a_short_name_means_the_newest_version() -> None:
+    for version in (2, 10, 9):
+        registry.register_codec(registry.CodecEntry(f"sound-v{version}", (), "sound_codec"))
+
+    assert registry.codec_named("sound").format == "sound-v10"
+    assert registry.codec_named("sound-v2").format == "sound-v2"
+    with pytest.raises(UnsupportedFormatError, match=r"'soun'.*sound-v10"):
+        registry.codec_named("soun")
+
+
+@pytest.mark.parametrize(
+    ("value", "format"), [(1, "npy"), ({"a": 1}, "arrow-v1"), (b"a", "skops"), ("a", "file")]
+)
+def test_a_format_that_does_not_store_the_type_is_refused(
+    store: ArtifactStore, value: object, format: str
+) -> None:
+    with pytest.raises(
+        UnsupportedTypeError, match=rf"'{format.removesuffix('-v1')}-v1' does not store a \w+"
+    ):
+        store.save(value, "task", format=format)
