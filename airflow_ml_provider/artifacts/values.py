@@ -84,7 +84,7 @@ class Writer:
         :raises UnsupportedTypeError: if a part of it has no codec, or it contains itself.
         """
         if type(value) is float and value.is_integer():
-            # Airflow's API reads a bare 2.0 as the int 2; inside a list or dict it stays a float.
+            # SQLite's JSON column keeps a bare 2.0 as the integer 2; inside a list or dict it stays a float.
             return self._node({"type": "json", "text": json.dumps(value)}, inside=False)
         try:
             return self._place(value, name, 0, inside=False)

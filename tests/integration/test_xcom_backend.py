@@ -111,7 +111,7 @@ def test_plain_json_stays_in_the_table_untouched(run_dag, xcom_table, seen, valu
     [
         pytest.param((1, "a", None), id="tuple"),
         pytest.param({"inf": float("inf"), "big": 2**70}, id="what JSON does not carry"),
-        pytest.param(2.0, id="a float that Airflow's API reads as an int"),
+        pytest.param(2.0, id="a float that SQLite keeps as an integer"),
         pytest.param({"rows": 2.0}, id="a whole float in a dict"),
         pytest.param({1: "int key", (2, 3): "tuple key"}, id="keys that are not strings"),
         pytest.param(pendulum.datetime(2013, 1, 1, tz="America/New_York"), id="pendulum with zone"),
