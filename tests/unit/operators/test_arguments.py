@@ -23,7 +23,8 @@ class FakeStore:
     def __init__(self) -> None:
         self.loaded: list[str] = []
 
-    def load(self, ref: ArtifactRef) -> str:
+    def load(self, ref: ArtifactRef, *, columns: object = None, rows: object = None) -> str:
+        assert (columns, rows) == (None, None)
         self.loaded.append(ref.version_id)
         return f"value of {ref.version_id}"
 
