@@ -50,8 +50,8 @@ class Artifact:
     Name what a task returns: ``Annotated[pd.DataFrame, Artifact("flight_features")]``.
 
     :param name: Under which all versions are listed, across runs and DAGs.
-    :param format: Store it in this format instead of the one its type has by default: ``parquet-v1``, or
-        ``parquet`` for the newest version of it.
+    :param format: Store it in this format instead of the one its type has by default: the format of a
+        codec of yours, such as ``mycsv-v1``, or ``mycsv`` for its newest version.
     :param preview: False keeps the first rows out of the XCom table and of the UI.
     """
 

@@ -34,7 +34,7 @@ class CodecEntry:
     of a private local file in place of the ``memoryview``. A module with ``load_part(data, info, part)``,
     where ``part`` is a :class:`Part`, serves ``ArtifactRef.load(columns=..., rows=...)``.
 
-    :param format: Stored beside the bytes, stable for ever, like ``parquet-v1``. A changed layout is a new
+    :param format: Stored beside the bytes, stable for ever, like ``arrow-v1``. A changed layout is a new
         format.
     :param type_names: ``module.qualname`` of exactly the types that it writes.
     :param module: Dotted path, imported on first use.
