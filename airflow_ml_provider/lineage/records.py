@@ -95,7 +95,7 @@ def write_record(objects: ObjectStore, record: TaskRecord) -> None:
 
 def consumer_key(version_id: str, record: TaskRecord) -> str:
     """Place the reverse edge of one attempt beside the others of the version it read."""
-    return f"consumers/{version_id}/{record.key.removeprefix('records/')}"
+    return f"{keys.consumers_prefix(version_id)}{record.key.removeprefix('records/')}"
 
 
 def read_record(
@@ -112,7 +112,7 @@ def read_record(
 
 def consumers_of(objects: ObjectStore, version_id: str) -> Iterator[dict[str, Any]]:
     """Yield the attempts that read an artifact version."""
-    for entry in objects.list(f"consumers/{version_id}/"):
+    for entry in objects.list(keys.consumers_prefix(version_id)):
         yield objects.get_json(entry.key)
 
 

