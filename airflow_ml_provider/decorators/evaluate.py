@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
-from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
-from airflow_ml_provider.operators.arguments import prepare_call
+from airflow_ml_provider.operators.arguments import LoadsArguments
 from airflow_ml_provider.operators.base import MlflowTask
 from airflow_ml_provider.operators.evaluate import check_evaluation_options, evaluate
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class _PythonEvaluateOperator(MlflowTask, PythonOperator):
+class _PythonEvaluateOperator(LoadsArguments, MlflowTask, PythonOperator):
     """Like ``EvaluateModelOperator``, on what a function returns."""
 
     template_fields: Sequence[str] = (
@@ -30,8 +29,6 @@ class _PythonEvaluateOperator(MlflowTask, PythonOperator):
         "as_of",
         "experiment",
     )
-    op_args: Any
-    op_kwargs: Any
 
     def __init__(
         self,
@@ -65,23 +62,6 @@ class _PythonEvaluateOperator(MlflowTask, PythonOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         return evaluate(self, context, super().execute(context))
-
-    def execute_callable(self) -> Any:
-        self._prepare()
-        return super().execute_callable()
-
-    async def aexecute_callable(self) -> Any:
-        self._prepare()
-        return await super().aexecute_callable()
-
-    def _prepare(self) -> None:
-        call = prepare_call(
-            self.python_callable,
-            self.op_args,
-            self.op_kwargs,
-            context_keys={*KNOWN_CONTEXT_KEYS, "templates_dict"},
-        )
-        self.op_args, self.op_kwargs = call.args, call.kwargs
 
 
 class _EvaluateDecoratedOperator(DecoratedOperator, _PythonEvaluateOperator):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.xcom.loading import load_refs, refs_in
 
@@ -74,6 +76,39 @@ def prepare_call(
     named = {name: value for name, value in named.items() if name not in context_keys}
     plain = {name: value for name, value in named.items() if name not in stored}
     return Call(bound.args, bound.kwargs, tuple(refs), _scalars(plain), named)
+
+
+class LoadsArguments:
+    """
+    Mixed into operators that call a user's function: it gets values where its arguments were references.
+
+    The function of an async task is called another way, but with the same arguments.
+    """
+
+    python_callable: Callable[..., Any]
+    op_args: Any
+    op_kwargs: Any
+
+    def execute_callable(self) -> Any:
+        self._load_arguments()
+        return super().execute_callable()  # type: ignore[misc]
+
+    async def aexecute_callable(self) -> Any:
+        self._load_arguments()
+        return await super().aexecute_callable()  # type: ignore[misc]
+
+    def _load_arguments(self) -> None:
+        call = prepare_call(
+            self.python_callable,
+            self.op_args,
+            self.op_kwargs,
+            context_keys={*KNOWN_CONTEXT_KEYS, "templates_dict"},
+        )
+        self.op_args, self.op_kwargs = call.args, call.kwargs
+        self.before_call(call)
+
+    def before_call(self, call: Call) -> None:
+        """Do what the operator does between loading the arguments and calling the function."""
 
 
 def parameters_that_take_refs(function: Callable[..., Any]) -> frozenset[str]:

@@ -13,9 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
-from airflow_ml_provider.operators.arguments import Call, prepare_call
+from airflow_ml_provider.operators.arguments import Call, LoadsArguments
 from airflow_ml_provider.operators.base import MlflowTask, note_model, to_xcom, with_connection
 from airflow_ml_provider.tracking.models import ModelRef
 from airflow_ml_provider.xcom.context import effective_at_of
@@ -31,7 +30,7 @@ _SAMPLE_ROWS = 100
 _RESULTS = "the model, (model, {metric: number}), or the ModelInfo of a model that it logged itself"
 
 
-class TrainModelOperator(MlflowTask, PythonOperator):
+class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
     """
     Call a function that fits a model, and keep the model in MLflow with what made it.
 
@@ -61,8 +60,6 @@ class TrainModelOperator(MlflowTask, PythonOperator):
 
     template_fields: Sequence[str] = (*PythonOperator.template_fields, "experiment", "model_name")
     ui_color = "#e7f0ff"
-    op_args: Any
-    op_kwargs: Any
 
     def __init__(
         self,
@@ -115,25 +112,10 @@ class TrainModelOperator(MlflowTask, PythonOperator):
         log.info("Trained %s in MLflow run %s", ref.model_uri, ref.mlflow_run_id)
         return to_xcom(ref)
 
-    def execute_callable(self) -> Any:
-        self._prepare()
-        return super().execute_callable()
-
-    async def aexecute_callable(self) -> Any:
-        self._prepare()
-        return await super().aexecute_callable()
-
-    def _prepare(self) -> None:
-        """Load the inputs and say in MLflow what the function is called with, before it is called."""
+    def before_call(self, call: Call) -> None:
+        """Say in MLflow what the function is called with."""
         run = self._task_run
         assert run is not None, "the function is called inside the run"  # noqa: S101
-        call = prepare_call(
-            self.python_callable,
-            self.op_args,
-            self.op_kwargs,
-            context_keys={*KNOWN_CONTEXT_KEYS, "templates_dict"},
-        )
-        self.op_args, self.op_kwargs = call.args, call.kwargs
         run.log_params(call.scalars)
         if call.refs:
             run.log_inputs(list({ref.version_id: ref for ref in call.refs}.values()), context="training")
