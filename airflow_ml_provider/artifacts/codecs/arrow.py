@@ -10,7 +10,8 @@ file.
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyarrow as pa  # noqa: TID253 - this module is imported on first use
 
@@ -25,18 +26,55 @@ _COMPRESSION = "zstd"
 _SMALL_BYTES = 64 << 10
 
 
+@dataclass(frozen=True)
+class Marked:
+    """A value as Arrow columns, with what else makes it under the metadata key of this store."""
+
+    table: pa.Table
+    schema: dict[str, Any]
+    preview: Any
+    type: str
+
+
+class Source(Protocol):
+    """Stored columns."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def read(self, positions: list[int] | None, rows: slice | None) -> pa.Table:
+        """
+        Return some columns, by ascending positions, all if None.
+
+        :param rows: Positions, without a step; None for all.
+        """
+
+
 def dump(value: Any) -> Encoded:
-    kind = type_name(type(value))
-    if kind.startswith("pyarrow."):
-        return _dump_arrow(value)
+    marked = mark(value)
+    try:
+        content = file_of(marked.table)
+    except pa.ArrowException as exc:
+        raise UnsupportedTypeError(f"Arrow cannot write this table to a file: {exc}") from exc
+    return Encoded([content], schema=marked.schema, preview=marked.preview, type=marked.type)
+
+
+def mark(value: Any) -> Marked:
+    """
+    Describe a value as Arrow columns, the same for equal values.
+
+    :raises UnsupportedTypeError: if a part of it cannot be carried exactly; names the part.
+    """
+    if type_name(type(value)).startswith("pyarrow."):
+        return _mark_arrow(value)
     from airflow_ml_provider.artifacts.codecs import frames
 
     table, described, schema, shown = frames.to_arrow(value)
     table = table.replace_schema_metadata({_KEY: json.dumps(described, sort_keys=True).encode("ascii")})
-    return Encoded([_file_of(table)], schema=schema, preview=shown, type=f"pandas.{type(value).__name__}")
+    return Marked(table, schema, shown, f"pandas.{type(value).__name__}")
 
 
-def _dump_arrow(value: pa.Table | pa.RecordBatch) -> Encoded:
+def _mark_arrow(value: pa.Table | pa.RecordBatch) -> Marked:
     metadata = dict(value.schema.metadata or {})
     if _KEY in metadata:
         raise UnsupportedTypeError(
@@ -45,13 +83,8 @@ def _dump_arrow(value: pa.Table | pa.RecordBatch) -> Encoded:
     is_batch = isinstance(value, pa.RecordBatch)
     described = {"kind": "batch" if is_batch else "table", "metadata": value.schema.metadata is not None}
     table = pa.Table.from_batches([value]) if is_batch else value
-    marked = table.replace_schema_metadata({**metadata, _KEY: json.dumps(described, sort_keys=True).encode()})
-    try:
-        content = _file_of(marked)
-    except pa.ArrowException as exc:
-        raise UnsupportedTypeError(f"Arrow cannot write this table to a file: {exc}") from exc
-    return Encoded(
-        [content],
+    return Marked(
+        table.replace_schema_metadata({**metadata, _KEY: json.dumps(described, sort_keys=True).encode()}),
         schema={
             "columns": [
                 {"name": preview.short(field.name), "type": preview.short(str(field.type))}
@@ -77,7 +110,8 @@ def _preview(value: pa.Table | pa.RecordBatch) -> Any:
     return preview.fit(rows)
 
 
-def _file_of(table: pa.Table) -> memoryview:
+def file_of(table: pa.Table) -> memoryview:
+    """Write columns as an Arrow IPC file, the same bytes for equal columns."""
     large = table.nbytes > _SMALL_BYTES
     options = pa.ipc.IpcWriteOptions(
         compression=_COMPRESSION if table.nbytes > 512 else None, use_threads=large, unify_dictionaries=True
@@ -93,48 +127,55 @@ def load(data: memoryview, info: Stored) -> Any:
 
 
 def load_part(data: memoryview, info: Stored, part: Part) -> Any:
-    source = pa.py_buffer(data)
-    with _open(source) as reader:
-        schema = reader.schema
-        metadata = dict(schema.metadata or {})
-        try:
-            described = json.loads(metadata.pop(_KEY))
-        except (KeyError, ValueError) as exc:
-            raise ArtifactCorruptError(
-                f"{info.name!r} is an Arrow file that this store did not write"
-            ) from exc
-        if described["kind"] in ("table", "batch"):
-            own = metadata if described["metadata"] else None
-            return _load_arrow(source, schema, described["kind"], own, info, part)
-        from airflow_ml_provider.artifacts.codecs import frames
+    return restore(_File(pa.py_buffer(data)), info, part)
 
-        if part.columns is None:
-            return frames.from_arrow(reader.read_all(), described, part.rows)
+
+class _File:
+    def __init__(self, content: pa.Buffer) -> None:
+        self._content = content
+        with pa.ipc.open_file(content) as reader:
+            self.schema: pa.Schema = reader.schema
+
+    def read(self, positions: list[int] | None, rows: slice | None) -> pa.Table:
+        options = pa.ipc.IpcReadOptions(use_threads=True, included_fields=positions)
+        with pa.ipc.open_file(self._content, options=options) as reader:
+            return _read(reader, rows)
+
+
+def restore(source: Source, info: Stored, part: Part) -> Any:
+    """
+    Make the value, or a part of it, out of the columns that :func:`mark` made of it.
+
+    :raises ArtifactCorruptError: if the columns were not made by it.
+    :raises ValueError: if there is no such column, or one is asked for twice.
+    :raises TypeError: if the value has no columns to choose from.
+    """
+    metadata = dict(source.schema.metadata or {})
+    try:
+        described = json.loads(metadata.pop(_KEY))
+    except (KeyError, ValueError) as exc:
+        raise ArtifactCorruptError(f"{info.name!r} is an Arrow file that this store did not write") from exc
+    if described["kind"] in ("table", "batch"):
+        own = metadata if described["metadata"] else None
+        return _restore_arrow(source, described["kind"], own, info, part)
+    from airflow_ml_provider.artifacts.codecs import frames
+
+    if part.columns is None:
+        return frames.from_arrow(source.read(None, None), described, part.rows)
     described = frames.choose(described, part.columns, repr(info.name))
     # An empty list would mean all columns.
-    positions = frames.places(described) or [0][: len(schema)]
-    with _open(source, positions) as reader:
-        return frames.from_arrow(frames.Picked(reader.read_all(), positions), described, part.rows)
+    positions = frames.places(described) or [0][: len(source.schema)]
+    return frames.from_arrow(frames.Picked(source.read(positions, None), positions), described, part.rows)
 
 
-def _open(source: pa.Buffer, positions: list[int] | None = None) -> Any:
-    return pa.ipc.open_file(
-        source, options=pa.ipc.IpcReadOptions(use_threads=True, included_fields=positions)
-    )
-
-
-def _load_arrow(
-    source: pa.Buffer,
-    schema: pa.Schema,
-    kind: str,
-    metadata: dict[bytes, bytes] | None,
-    info: Stored,
-    part: Part,
+def _restore_arrow(
+    source: Source, kind: str, metadata: dict[bytes, bytes] | None, info: Stored, part: Part
 ) -> Any:
-    positions = None if part.columns is None else chosen(schema, part.columns, repr(info.name))
-    with _open(source, sorted(positions) or [0][: len(schema)] if positions is not None else None) as reader:
-        table = _read(reader, part.rows)
-    if positions is not None:
+    if part.columns is None:
+        table = source.read(None, part.rows)
+    else:
+        positions = chosen(source.schema, part.columns, repr(info.name))
+        table = source.read(sorted(positions) or [0][: len(source.schema)], part.rows)
         table = table.select([sorted(positions).index(position) for position in positions])
     table = table.replace_schema_metadata(metadata)
     if kind == "table":
