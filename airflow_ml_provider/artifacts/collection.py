@@ -7,10 +7,15 @@ Garbage collection: which versions retention lets go, which contents nobody refe
 Tasks go on writing meanwhile. Content that is stored already is not written again, so its modification time
 says nothing about a save that is about to refer to it. Therefore contents are listed before the manifests
 that could name them, and the manifests are listed once more right before contents are moved, out of the way
-of new saves, to ``trash/``, and once more after it: what a manifest names by then is moved back. One race
-remains: a save that found the content there before the move, and writes its manifest after the last list.
-Its content waits in the trash for the grace period, longer than any save takes, and the next collection
-moves it back; until then reading it says that it is gone. Nothing is deleted for good before that.
+of new saves, to ``trash/``, and once more after it: what a manifest names by then is put back. A save that
+found the content there before the move may still write its manifest after the last list. No order of requests
+prevents that, so it does no harm: a reader that misses content looks into the trash (:mod:`.trash`; a read
+that misses nothing costs nothing more), and the next collection puts it back. Asking again after each
+manifest would cost every save a request for a race that nearly none of them runs.
+
+Content is deleted for good only from the trash, after the grace period, longer than any save takes, and only
+if nothing names it or it is in its place. Until then putting back copies and leaves the trash as it is: on S3
+a move is a copy and a deletion, and another collection may be between the two.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts import keys, trash
 from airflow_ml_provider.artifacts.envelope import ARTIFACT, from_envelope
 from airflow_ml_provider.artifacts.limits import any_length_of_int
 from airflow_ml_provider.artifacts.refs import ArtifactRef
@@ -41,7 +46,6 @@ _WRITER_IS_GONE_AFTER = timedelta(hours=1)
 _DIGEST = re.compile(rb"blake3:[0-9a-f]{64}")
 _VERSION_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{15}-[0-9a-f]{15}-[0-9a-f]{12}(?![0-9a-f])")
 _BLOB_KEY = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
-_TRASH_KEY = re.compile(r"trash/([0-9]{8}T[0-9]{6})Z-([0-9a-f]{64})")
 
 Kind = Literal["version", "blob", "trash", "unfinished"]
 Protected = Collection[str] | Callable[[ArtifactRef], str | None]
@@ -271,13 +275,13 @@ def _take_away(plan: Plan, batch: Sequence[Decision], when: datetime) -> tuple[l
     going = [item for item in batch if _digest_of_key(item.key) not in needed]
 
     def move(item: Decision) -> bool:
-        return _move(objects, item.key, _trash_key(item.key, when))
+        return _move(objects, item.key, trash.key_of(_digest_of_key(item.key), when))
 
     moved = [item for item, was_there in zip(going, _map(move, going), strict=True) if was_there]
     needed = _needed_now(objects, plan._signer, plan._memory)
     back = [item.key for item in moved if _digest_of_key(item.key) in needed]
     for key in back:
-        _move(objects, _trash_key(key, when), key)
+        _put_back(objects, trash.key_of(_digest_of_key(key), when), key)
     return [item for item in moved if item.key not in back], back
 
 
@@ -285,21 +289,18 @@ def _look_through_trash(plan: Plan, when: datetime) -> tuple[list[ObjectInfo], l
     """Put back what is missed; returns what can be deleted for good, and the keys of what was put back."""
     objects = plan._objects
     over, back = [], []
-    trash = list(objects.list("trash"))
-    needed = _needed_now(objects, plan._signer, plan._memory) if trash else {}
-    for entry in trash:
-        match = _TRASH_KEY.fullmatch(entry.key)
-        if match is None:
+    found = list(objects.list("trash"))
+    needed = _needed_now(objects, plan._signer, plan._memory) if found else {}
+    for entry in found:
+        parsed = trash.parse(entry.key)
+        if parsed is None:
             continue
-        digest = f"blake3:{match[2]}"
-        if digest not in needed:
-            if when - _trashed_at(match[1]) >= plan.policy.grace:
-                over.append(entry)
-        elif objects.exists(keys.blob_key(digest)):
-            over.append(entry)  # a later save wrote it again
-        else:
-            _move(objects, entry.key, keys.blob_key(digest))
-            back.append(keys.blob_key(digest))
+        digest, since = parsed
+        place = keys.blob_key(digest)
+        if digest in needed and not objects.exists(place) and _put_back(objects, entry.key, place):
+            back.append(place)
+        elif when - since >= plan.policy.grace:
+            over.append(entry)
     return over, back
 
 
@@ -313,7 +314,7 @@ def _plan(
 ) -> Plan:
     unfinished = list(objects.list(".tmp"))
     blobs = list(objects.list("blobs"))
-    trash = list(objects.list("trash"))
+    taken = list(objects.list("trash"))
     survey = _survey(objects, signer, memory)  # after the blobs: a blob of the list has its manifests here
     cached_ids, cached_digests = _named_in(objects, [entry.key for entry in objects.list("cache")])
 
@@ -327,7 +328,7 @@ def _plan(
     decisions = [
         *_about_versions(policy, now, survey, kept),
         *_about_blobs(policy, now, blobs, needed),
-        *_about_trash(policy, now, trash, needed),
+        *_about_trash(policy, now, taken, needed),
         *_about_unfinished(policy, now, unfinished),
     ]
     return Plan(policy, tuple(decisions), objects, signer, protected, memory)
@@ -496,10 +497,9 @@ def _parts_of(objects: ObjectStore, memory: _Memory, digest: str, *, probe: bool
     if (known := memory.parts.get(digest)) is not None:
         return known
     try:
-        key = keys.blob_key(digest)
-        if probe and (objects.size(key) or 0) > 64 << 20:
+        if probe and (objects.size(keys.blob_key(digest)) or 0) > 64 << 20:
             return frozenset()
-        data = bytes(objects.get(key))
+        data = bytes(trash.read_content(objects, digest, objects.get))
     except ArtifactNotFoundError:
         return frozenset()
     try:
@@ -590,20 +590,20 @@ def _about_blobs(
 
 
 def _about_trash(
-    policy: Retention, now: datetime, trash: Iterable[ObjectInfo], needed: dict[str, str]
+    policy: Retention, now: datetime, found: Iterable[ObjectInfo], needed: dict[str, str]
 ) -> Iterator[Decision]:
-    for entry in trash:
-        match = _TRASH_KEY.fullmatch(entry.key)
+    for entry in found:
+        parsed = trash.parse(entry.key)
         goes = False
-        if match is None:
+        if parsed is None:
             reason = "no collection writes such a key"
-        elif needs := needed.get(f"blake3:{match[2]}"):
+        elif needs := needed.get(parsed[0]):
             reason = f"{needs}; it goes back to its place if it is missing there"
-        elif now - _trashed_at(match[1]) < policy.grace:
+        elif now - parsed[1] < policy.grace:
             reason = f"it was removed less than {_span(policy.grace)} ago"
         else:
             goes, reason = True, f"it was removed more than {_span(policy.grace)} ago and nobody missed it"
-        yield Decision("trash", entry.key, entry.size_bytes, goes, reason, problem=match is None)
+        yield Decision("trash", entry.key, entry.size_bytes, goes, reason, problem=parsed is None)
 
 
 def _about_unfinished(
@@ -650,12 +650,13 @@ def _move(objects: ObjectStore, key: str, target: str) -> bool:
         ) from exc
 
 
-def _trash_key(blob: str, when: datetime) -> str:
-    return f"trash/{when:%Y%m%dT%H%M%S}Z-{blob.rsplit('/', 1)[-1]}"
-
-
-def _trashed_at(text: str) -> datetime:
-    return datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+def _put_back(objects: ObjectStore, key: str, place: str) -> bool:
+    try:
+        return objects.copy(key, place)
+    except StoreError as exc:
+        raise StoreError(
+            f"garbage collection stopped at {key}, which goes back to {place}: {exc}; run it again"
+        ) from exc
 
 
 def _digest_of_key(key: str) -> str:

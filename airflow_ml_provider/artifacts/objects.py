@@ -60,6 +60,7 @@ class _Backend(Protocol):
     def info(self, key: str) -> ObjectInfo | None: ...
     def delete(self, keys: Sequence[str]) -> None: ...
     def move(self, key: str, target: str) -> bool: ...
+    def copy(self, key: str, target: str) -> bool: ...
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]: ...
     def children(self, prefix: str) -> Iterator[str]: ...
 
@@ -127,9 +128,27 @@ class ObjectStore:
         return self._backend.get(_check(key))
 
     def fetch(self, key: str, target: Path) -> int:
-        """Copy an object to a new local file; returns its size in bytes."""
-        with target.open("xb") as file:
-            return self._backend.fetch(_check(key), file)
+        """
+        Copy an object to a new local file; returns its size in bytes. No file is left after an error.
+
+        :raises ArtifactNotFoundError: if there is no such object.
+        :raises StoreError: if the storage refuses or cannot be reached, or the file cannot be written.
+        """
+        _check(key)
+        try:
+            with target.open("xb", buffering=0) as file:
+                try:
+                    return self._backend.fetch(key, file)
+                except BaseException:
+                    target.unlink(missing_ok=True)
+                    raise
+        except OSError as exc:
+            if isinstance(exc, StoreError):
+                raise
+            raise StoreError(
+                f"cannot copy {self.root}/{key} to the local file {str(target)!r}: {exc.strerror or exc}; "
+                "free space there, or let the environment variable TMPDIR name a larger folder"
+            ) from exc
 
     def info(self, key: str) -> ObjectInfo | None:
         return self._backend.info(_check(key))
@@ -153,6 +172,10 @@ class ObjectStore:
         A bucket copies and then deletes: at no moment is there neither.
         """
         return self._backend.move(_check(key), _check(target))
+
+    def copy(self, key: str, target: str) -> bool:
+        """Give an object a second key, replacing what is there; False if there is no such object."""
+        return self._backend.copy(_check(key), _check(target))
 
     def list(
         self, prefix: str, *, after: str | None = None, limit: int | None = None
@@ -283,8 +306,16 @@ class _Folder:
 
     def fetch(self, key: str, target: BinaryIO) -> int:
         with self._open(key) as file:
-            shutil.copyfileobj(file, target, 1 << 20)
-            return os.fstat(file.fileno()).st_size
+            count = 0
+            while True:
+                try:
+                    chunk = file.read(1 << 20)
+                except OSError as exc:
+                    self._refuse(f"read {key}", exc)
+                if not chunk:
+                    return count
+                _write_all(target.fileno(), memoryview(chunk))
+                count += len(chunk)
 
     def info(self, key: str) -> ObjectInfo | None:
         try:
@@ -311,6 +342,22 @@ class _Folder:
             return False
         except OSError as exc:
             self._refuse(f"move {key}", exc)
+        return True
+
+    def copy(self, key: str, target: str) -> bool:
+        final, holding = self._file(target), self.path / _TEMPORARY
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            holding.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=holding) as folder:
+                # Objects are replaced, never written to: a second name of the same file is a copy.
+                temporary = os.path.join(folder, "copy")
+                os.link(self._file(key), temporary)
+                os.replace(temporary, final)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as exc:
+            self._refuse(f"copy {key}", exc)
         return True
 
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:
@@ -604,6 +651,19 @@ class _Bucket:
             raise
         except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
             self._refuse(f"move {key}", exc)
+        return True
+
+    def copy(self, key: str, target: str) -> bool:
+        import obstore
+
+        try:
+            obstore.copy(self.store, key, target)
+        except FileNotFoundError as exc:
+            if "NoSuchBucket" in str(exc):
+                self._refuse(f"copy {key}", exc)
+            return False
+        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            self._refuse(f"copy {key}", exc)
         return True
 
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
-from airflow_ml_provider.artifacts import keys, limits, scratch
+from airflow_ml_provider.artifacts import keys, limits, scratch, trash
 from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.digest import digest_of, digest_of_file
 from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
@@ -306,7 +306,8 @@ class ArtifactStore:
     def _fetch(self, ref: ArtifactRef, path: Path) -> None:
         """Copy the stored bytes to a new local file and verify them; nothing is left if they are wrong."""
         try:
-            self._check_size(ref, self.objects.fetch(keys.blob_key(ref.digest), path))
+            size = trash.read_content(self.objects, ref.digest, lambda key: self.objects.fetch(key, path))
+            self._check_size(ref, size)
             if self.verify_on_read:
                 self._check_digest(ref, digest_of_file(path))
         except BaseException as exc:
@@ -329,7 +330,7 @@ class ArtifactStore:
             data: Any = path
         else:
             try:
-                data = memoryview(self.objects.get(keys.blob_key(ref.digest)))
+                data = memoryview(trash.read_content(self.objects, ref.digest, self.objects.get))
             except ArtifactNotFoundError as exc:
                 raise self._gone(ref) from exc
             self._check_size(ref, data.nbytes)

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts import keys, trash
 from airflow_ml_provider.artifacts.digest import digest_of_file
 from airflow_ml_provider.cli.console import FAILED, command, one_line, show_document, show_rows
 from airflow_ml_provider.exceptions import (
@@ -217,7 +217,7 @@ def _content(store: ArtifactStore, ref: ArtifactRef, beside: Path | None) -> Ite
     """Give a private copy of the stored bytes, in the folder ``beside``, after comparing its hash."""
     with tempfile.TemporaryDirectory(prefix=".airflow-ml-", dir=beside) as folder:
         copy = Path(folder) / "content"
-        store.objects.fetch(keys.blob_key(ref.digest), copy)
+        trash.read_content(store.objects, ref.digest, lambda key: store.objects.fetch(key, copy))
         found = digest_of_file(copy)
         if found != ref.digest:
             raise ArtifactCorruptError(
