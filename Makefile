@@ -34,6 +34,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) with $$("$(PYTHON)" --version): about 4 minutes the first time ..."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@torch="torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu"; \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$$torch" 2>/dev/null \
+	  || echo "pip finds no $$torch here (no other build is tried: those bring gigabytes of CUDA); its tests are skipped"
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
@@ -62,6 +65,7 @@ format: install  ## Let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# torch stays as it is: without +cpu, resolving it would download gigabytes of CUDA.
 # setuptools comes with the environment on Python 3.11 and by dependencies later; 80 is the last with pkg_resources.
 constraints:  ## Resolve all dependencies anew and pin them in constraints.txt
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT \
@@ -69,8 +73,10 @@ constraints:  ## Resolve all dependencies anew and pin them in constraints.txt
 	&& "$$scratch/bin/python" -m pip install --quiet --requirement docker/requirements.txt --editable '.[dev]' \
 	  'setuptools>=80,<81' \
 	&& "$$scratch/bin/python" -m pip freeze --all --exclude-editable > "$$scratch/frozen" \
-	&& { sed -n '/^#/p' constraints.txt; grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' "$$scratch/frozen" | grep -v '^pip=='; } \
-	  > "$$scratch/new" \
+	&& sed -nE '/^(torch|mpmath|networkx|sympy)==/p' constraints.txt >> "$$scratch/frozen" \
+	&& sed -n 's/^xgboost-cpu==/xgboost==/p' "$$scratch/frozen" > "$$scratch/twin" \
+	&& { sed -n '/^#/p' constraints.txt; cat "$$scratch/frozen" "$$scratch/twin" \
+	  | grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' | grep -v '^pip==' | LC_ALL=C sort -fu; } > "$$scratch/new" \
 	&& cp "$$scratch/new" constraints.txt
 	@git --no-pager diff --stat -- constraints.txt
 

@@ -40,6 +40,13 @@ HEAVY = (
     "obstore",
     "skops",
     "torch",
+    "scipy",
+    "xgboost",
+    "lightgbm",
+    "catboost",
+    "PIL",
+    "matplotlib",
+    "plotly",
 )
 GROUND_FLOOR = ("artifacts", "lineage", "caching", "tracking", "exceptions", "provider_info")
 LEAVES = "airflow_ml_provider.artifacts.codecs."  # imported on first use, so they import at the top
@@ -102,6 +109,11 @@ def test_the_extras_are_those_that_the_docs_name() -> None:
         "s3",
         "kubernetes",
         "openlineage",
+        "xgboost",
+        "lightgbm",
+        "catboost",
+        "torch",
+        "images",
         "demo",
         "dev",
         "all",

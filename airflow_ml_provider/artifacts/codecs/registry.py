@@ -63,7 +63,7 @@ class CodecEntry:
             missing = (exc.name or "").split(".")[0]
             if not missing or self.module.split(".")[0] == missing:
                 raise
-            package = {"sklearn": "scikit-learn"}.get(missing, missing)
+            package = {"sklearn": "scikit-learn", "PIL": "pillow"}.get(missing, missing)
             raise UnsupportedFormatError(
                 f"the format {self.format!r} needs {missing!r}, which is not installed here; "
                 f"run: pip install {package}"
@@ -151,7 +151,30 @@ _BUILT_IN = (
         f"{_CODECS}.arrow",
         suffix=".arrow",
     ),
-    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy"),
+    CodecEntry(
+        "parquet-v1",
+        (),
+        f"{_CODECS}.parquet",
+        by_name_type_names=(
+            "pandas.DataFrame",
+            "pandas.core.frame.DataFrame",
+            "pandas.Series",
+            "pandas.core.series.Series",
+            "pyarrow.lib.Table",
+            "pyarrow.lib.RecordBatch",
+        ),
+        suffix=".parquet",
+    ),
+    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy", or_pickle=True),
+    CodecEntry(
+        "scipy-sparse-v1",
+        tuple(
+            f"scipy.sparse._{layout}.{layout}_{kind}"
+            for layout in ("csr", "csc", "coo", "bsr", "dia", "lil", "dok")
+            for kind in ("matrix", "array")
+        ),
+        f"{_CODECS}.sparse",
+    ),
     CodecEntry(
         "file-v1",
         ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13

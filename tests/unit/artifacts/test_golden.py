@@ -95,6 +95,12 @@ def scaler() -> Any:
     return make_pipeline(StandardScaler(with_std=True)).fit(np.array([[1.0, 2.0], [3.0, 6.0]]))
 
 
+def sparse(name: str) -> Any:
+    import scipy.sparse
+
+    return getattr(scipy.sparse, name)(np.array([[0, 1.5, 0], [2, 0, -3]]))
+
+
 def file() -> dict[str, tuple[bytes, bool]]:
     return {"run é.sh": (b"#!/bin/sh\n", True)}
 
@@ -129,6 +135,13 @@ VALUES: dict[str, Callable[[], Any]] = {
     "npy-v1.2": lambda: np.asfortranarray(np.arange(6).astype("<M8[s]").reshape(2, 3)),
     "npy-v1.3": lambda: STRUCTURED,
     "npy-v1.4": lambda: np.array(True),
+    "pickle-v1.1": lambda: {"array": np.arange(1024, dtype="<f8"), "small": np.arange(3), "set": {1}},
+    "scipy-sparse-v1.1": lambda: sparse("csr_array"),
+    "scipy-sparse-v1.2": lambda: sparse("coo_matrix"),
+    "scipy-sparse-v1.3": lambda: sparse("lil_matrix"),
+    "scipy-sparse-v1.4": lambda: sparse("dok_array"),
+    "scipy-sparse-v1.5": lambda: sparse("bsr_array"),
+    "scipy-sparse-v1.6": lambda: sparse("dia_array"),
     "skops-v1.1": scaler,
     "tree-v1.1": lambda: TREE,
 }
@@ -202,6 +215,9 @@ def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_p
         assert type(back) is type(expected)
         assert str(back.get_params()) == str(expected.get_params())
         assert back.transform([[5.0, 1.0]]).tolist() == expected.transform([[5.0, 1.0]]).tolist()
+    elif facts["format"] == "scipy-sparse-v1":
+        assert type(back) is type(expected)
+        assert same(back.toarray(), expected.toarray())
     elif isinstance(back, (pa.Table, pa.RecordBatch)):
         assert type(back) is type(expected)
         assert back.equals(expected, check_metadata=True)

@@ -19,6 +19,14 @@ HEAVY = [
     "blake3",
     "zstandard",
     "pendulum",
+    "scipy",
+    "xgboost",
+    "lightgbm",
+    "catboost",
+    "torch",
+    "PIL",
+    "matplotlib",
+    "plotly",
 ]
 
 
@@ -28,7 +36,8 @@ import importlib, pkgutil, sys
 import airflow_ml_provider.artifacts as room
 for found in pkgutil.iter_modules(room.__path__):
     importlib.import_module(f"{{room.__name__}}.{{found.name}}")
-import airflow_ml_provider.artifacts.codecs.registry
+from airflow_ml_provider.artifacts.codecs import registry
+assert registry.codec_for({{"a": [1]}}, look_further=False) is None
 import tempfile
 from airflow_ml_provider.artifacts.store import ArtifactStore
 store = ArtifactStore("file://" + tempfile.mkdtemp(), signing_key=b"k" * 32)
