@@ -151,21 +151,7 @@ _BUILT_IN = (
         f"{_CODECS}.arrow",
         suffix=".arrow",
     ),
-    CodecEntry(
-        "parquet-v1",
-        (),
-        f"{_CODECS}.parquet",
-        by_name_type_names=(
-            "pandas.DataFrame",
-            "pandas.core.frame.DataFrame",
-            "pandas.Series",
-            "pandas.core.series.Series",
-            "pyarrow.lib.Table",
-            "pyarrow.lib.RecordBatch",
-        ),
-        suffix=".parquet",
-    ),
-    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy", or_pickle=True),
+    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy"),
     CodecEntry(
         "scipy-sparse-v1",
         tuple(

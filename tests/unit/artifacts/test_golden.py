@@ -135,7 +135,6 @@ VALUES: dict[str, Callable[[], Any]] = {
     "npy-v1.2": lambda: np.asfortranarray(np.arange(6).astype("<M8[s]").reshape(2, 3)),
     "npy-v1.3": lambda: STRUCTURED,
     "npy-v1.4": lambda: np.array(True),
-    "pickle-v1.1": lambda: {"array": np.arange(1024, dtype="<f8"), "small": np.arange(3), "set": {1}},
     "scipy-sparse-v1.1": lambda: sparse("csr_array"),
     "scipy-sparse-v1.2": lambda: sparse("coo_matrix"),
     "scipy-sparse-v1.3": lambda: sparse("lil_matrix"),
