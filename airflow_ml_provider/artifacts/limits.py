@@ -91,3 +91,61 @@ def grade(value: Any, depth: int = 0) -> int:  # noqa: PLR0911 - one for each ty
                 break
         return worst
     return NOWHERE
+
+
+def fits_inline(value: Any, max_bytes: int) -> bool:
+    """
+    Tell whether ``value`` is of the grade ``EVERYWHERE``, and as compact JSON no longer than ``max_bytes``.
+
+    One walk for what is small: an upper bound of its length is counted on the way.
+    """
+    bound = _bound(value, 0)
+    return bound >= 0 and (bound <= max_bytes or len(_compact(value)) <= max_bytes)
+
+
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _bound(value: Any, depth: int) -> int:  # noqa: PLR0911, PLR0912 - the hot path of every small XCom
+    """Return an upper bound of the length of ``value`` as compact JSON, -1 if its grade is not EVERYWHERE."""
+    kind = type(value)
+    if kind is dict:
+        if depth >= MAX_DEPTH or ("kind" in value and is_node(value)):
+            return -1
+        total = 2
+        for key, item in value.items():
+            if type(key) is not str or grade_of_str(key) != EVERYWHERE:
+                return -1
+            inner = type(item)
+            if inner is float:
+                if not -1e16 < item < 1e16 or (item == 0 and grade_of_float(item) != EVERYWHERE):
+                    return -1
+                total += 12 * len(key) + 28
+                continue
+            part = _bound(item, depth + 1)
+            if part < 0:
+                return -1
+            total += part + 12 * len(key) + 4
+        return total
+    if kind is list:
+        if depth >= MAX_DEPTH:
+            return -1
+        total = 2
+        for item in value:
+            if type(item) is str and item.isascii():
+                if "\0" in item:
+                    return -1
+                total += 6 * len(item) + 3
+                continue
+            part = _bound(item, depth + 1)
+            if part < 0:
+                return -1
+            total += part + 1
+        return total
+    if kind is str:
+        return 12 * len(value) + 2 if grade_of_str(value) == EVERYWHERE else -1
+    if kind is float:
+        return 24 if grade_of_float(value) == EVERYWHERE else -1
+    if kind is int:
+        return 20 if grade_of_int(value) == EVERYWHERE else -1
+    return 5 if value is None or kind is bool else -1

@@ -13,16 +13,22 @@ def load_refs(value: Any, skip: bool = False) -> Any:
     """
     Return ``value`` with every :class:`ArtifactRef` in lists, tuples and dicts loaded.
 
+    A version that stands in it twice is one object, as it was when it was written.
+
     :param skip: True leaves the references as they are.
     """
-    if skip:
-        return value
+    return value if skip else _load(value, {})
+
+
+def _load(value: Any, loaded: dict[str, Any]) -> Any:
     if isinstance(value, ArtifactRef):
-        return value.load()
+        if value.version_id not in loaded:
+            loaded[value.version_id] = value.load()
+        return loaded[value.version_id]
     if type(value) in (list, tuple):
-        return type(value)(load_refs(item) for item in value)
+        return type(value)(_load(item, loaded) for item in value)
     if type(value) is dict:
-        return {key: load_refs(item) for key, item in value.items()}
+        return {key: _load(item, loaded) for key, item in value.items()}
     return value
 
 

@@ -40,6 +40,9 @@ class TaskState:
     writes: dict[str, ArtifactRef] = field(default_factory=dict)
     models_read: list[dict[str, Any]] = field(default_factory=list)
     models_written: list[dict[str, Any]] = field(default_factory=list)
+    ti_id: str | None = None
+    outputs: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
+    """Parts of a return value that Airflow pushed already, by their ``id()``: the part and its JSON."""
 
     @property
     def key(self) -> Key:
@@ -62,9 +65,13 @@ def begin(context: Mapping[str, Any]) -> TaskState:
     """Return the state of the task instance in ``context``, starting a new one for a new attempt."""
     ti = context["ti"]
     state = _states.get(key_of(ti))
-    if state is None or state.try_number != ti.try_number:
+    ti_id = _id_of(ti)
+    # The iterations of a task in a loop share all but the id.
+    if state is None or state.try_number != ti.try_number or state.ti_id != ti_id:
         dag_id, run_id, task_id, map_index = key_of(ti)
-        state = _states[key_of(ti)] = TaskState(dag_id, run_id, task_id, map_index, ti.try_number)
+        state = _states[key_of(ti)] = TaskState(
+            dag_id, run_id, task_id, map_index, ti.try_number, ti_id=ti_id
+        )
     state.context = context
     state.data_interval = data_interval_of(context)
     state.effective_at = effective_at_of(context)
@@ -72,10 +79,25 @@ def begin(context: Mapping[str, Any]) -> TaskState:
     return state
 
 
+def _id_of(ti: Any) -> str | None:
+    found = getattr(ti, "id", None)
+    return None if found is None else str(found)
+
+
 def find(
-    dag_id: str | None, run_id: str | None, task_id: str | None, map_index: int | None
+    dag_id: str | None,
+    run_id: str | None,
+    task_id: str | None,
+    map_index: int | None,
+    ti_id: object = None,
 ) -> TaskState | None:
-    """Return the state of a running task instance, None if no task of that name runs in this process."""
+    """
+    Return the state of a running task instance, None if no task of that name runs in this process.
+
+    :param ti_id: The id of the task instance, if it is known; the map index says nothing then.
+    """
+    if ti_id is not None:
+        return next((state for state in _states.values() if state.ti_id == str(ti_id)), None)
     key = (dag_id or "", run_id or "", task_id or "", -1 if map_index is None else map_index)
     return _states.get(key)
 
@@ -85,13 +107,20 @@ def end(ti: Any) -> TaskState | None:
     return _states.pop(key_of(ti), None)
 
 
-def current() -> TaskState | None:
-    """Return the state of the task that runs right now; None outside of a task."""
+def running() -> Mapping[str, Any] | None:
+    """Return the context of the task that runs right now; None outside of a task."""
     from airflow.sdk import get_current_context
 
     try:
-        context = get_current_context()
+        return get_current_context()
     except RuntimeError:
+        return None
+
+
+def current() -> TaskState | None:
+    """Return the state of the task that runs right now; None outside of a task."""
+    context = running()
+    if context is None:
         return None
     return _states.get(key_of(context["ti"])) or begin(context)
 

@@ -9,7 +9,8 @@ import pytest
 
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.artifacts.refs import ArtifactRef as Ref
-from airflow_ml_provider.operators.arguments import parameters_that_take_refs, prepare_call
+from airflow_ml_provider.operators.arguments import prepare_call
+from airflow_ml_provider.xcom.annotations import parameters_that_take_refs
 
 if TYPE_CHECKING:
     import nowhere

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the XCom table holds for a value, and the value that stands for what it holds.
+
+Plain functions: whichever methods Airflow calls on a backend, and under whatever names, all of the work is
+here. :mod:`airflow_ml_provider.xcom.backend` translates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_ml_provider.artifacts import limits
+from airflow_ml_provider.artifacts.envelope import ARTIFACT, is_node
+from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef, Producer
+from airflow_ml_provider.exceptions import UnsupportedTypeError
+from airflow_ml_provider.settings import load_settings
+from airflow_ml_provider.xcom import reading
+from airflow_ml_provider.xcom import state as states
+from airflow_ml_provider.xcom.loading import load_refs
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+    from airflow_ml_provider.xcom.state import TaskState
+
+RETURN_KEY = "return_value"
+
+# Marks of Airflow's own serialisation, of today and of Airflow 2.
+_AIRFLOW_MARKS = ("__classname__", "__type")
+
+
+def store(
+    value: Any,
+    *,
+    dag_id: str | None,
+    run_id: str | None,
+    task_id: str | None,
+    map_index: int | None,
+    key: str | None,
+    ti_id: object = None,
+) -> Any:
+    """
+    Return the JSON that goes into the XCom table, storing what JSON does not carry.
+
+    :param ti_id: The id of the task instance where Airflow tells it; finds the running task by itself.
+    :raises UnsupportedTypeError: if no codec writes a part of the value.
+    :raises StoreError: if the object storage refuses; nothing half-written is left for a retry to meet.
+    """
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    key = key or RETURN_KEY
+    task = states.find(dag_id, run_id, task_id, map_index, ti_id)
+    own = task.artifact if task is not None and key == RETURN_KEY else None
+    if (
+        kind in (dict, list, str, int, float)
+        and (own is None or own.format is None)
+        # SQLite's JSON column keeps a bare 2.0 as the integer 2.
+        and not (kind is float and value.is_integer())
+        and limits.fits_inline(value, load_settings().inline_max_bytes)
+    ):
+        return value
+
+    outputs = task is not None and _pushes_outputs_of(task)
+    if outputs and key == RETURN_KEY:
+        value = _as_pushed(value, task)
+    artifact = own or Artifact(default_name(dag_id, task_id, key))
+    if outputs and task is not None and task.artifact is not None and key != RETURN_KEY:
+        # A part of the return value: called as it is inside of it.
+        artifact = replace(task.artifact, name=f"{task.artifact.name}.{key}", format=None)
+    tree = _store().encode(
+        value,
+        name=artifact.name,
+        producer=Producer(
+            dag_id=dag_id,
+            run_id=run_id or "",
+            task_id=task_id or "",
+            map_index=task.map_index if task else -1 if map_index is None else map_index,
+            try_number=task.try_number if task else 1,
+            key=key,
+        )
+        if dag_id
+        else None,
+        effective_at=task.effective_at if task else None,
+        data_interval=task.data_interval if task else None,
+        format=artifact.format,
+        preview=artifact.preview,
+        mask=artifact.mask,
+        on_write=(lambda ref: _note_write(task, ref)) if task else None,
+        fallback=_airflow_serialize,
+        # The same content under the same name, pushed twice by one attempt, is one version.
+        earlier=task.writes.values() if task else (),
+    )
+    if outputs and task is not None and key != RETURN_KEY:
+        task.outputs[id(value)] = (value, tree)
+    return tree
+
+
+def load(stored: Any) -> Any:
+    """
+    Return the value that JSON of the XCom table stands for; references where the reader asks for them.
+
+    :raises SignatureError: if an envelope was not written by this deployment.
+    :raises ArtifactNotFoundError: if the stored object is gone.
+    :raises ArtifactCorruptError: if the stored object is not what was written.
+    """
+    kind = type(stored)
+    if kind is not dict and kind is not list:
+        return stored if kind in (str, int, float, bool) else _airflow_deserialize(stored)
+    nodes, marked = _look_through(stored)
+    if not nodes:
+        return _airflow_deserialize(stored) if marked else stored
+
+    task = states.current()
+    if task is None:
+        return _decode(stored, None)
+    how = reading.of(task)
+    if how.one_element and (elements := _elements(stored, task, how)) is not None:
+        return elements
+    return _decoded(stored, task, how)
+
+
+def default_name(dag_id: str | None, task_id: str | None, key: str | None) -> str:
+    """Name the artifact of a task that declares none: ``<dag_id>.<task_id>``, other keys appended."""
+    parts = [dag_id or "airflow", task_id or "xcom"]
+    if key and key != RETURN_KEY:
+        parts.append(key)
+    return ".".join(parts)
+
+
+def _look_through(tree: Any) -> tuple[bool, bool]:
+    """Tell whether anything in ``tree`` stands for another value, and whether Airflow wrote such a thing."""
+    pending = [tree]
+    marked = False
+    for item in pending:
+        if type(item) is dict:
+            if "kind" in item and is_node(item):
+                return True, marked
+            if not marked and any(mark in item for mark in _AIRFLOW_MARKS):
+                marked = True
+            parts: Any = item.values()
+        else:
+            parts = item
+        for part in parts:
+            if type(part) is dict or type(part) is list:
+                pending.append(part)
+    return False, marked
+
+
+def _decode(tree: Any, task: TaskState | None, *, as_refs: bool = False) -> Any:
+    return _store().decode(
+        tree,
+        as_refs=as_refs,
+        on_read=(lambda ref, _value: task.note_read(ref)) if task else None,
+        fallback=_airflow_deserialize,
+    )
+
+
+def _decoded(tree: Any, task: TaskState, how: reading.Reading) -> Any:
+    if how.keyed and type(tree) is dict and not is_node(tree):
+        return {name: _decode(item, task, as_refs=how.takes_refs(name)) for name, item in tree.items()}
+    return _decode(tree, task, as_refs=how.takes_refs())
+
+
+def _elements(tree: Any, task: TaskState, how: reading.Reading) -> Any:
+    """Return a list or dict that loads an element when Airflow takes it, None if ``tree`` is neither."""
+    if not is_node(tree):
+        return reading.lazily(tree, lambda element: _decoded(element, task, how))
+    if tree["kind"] != ARTIFACT or tree.get("format") != "tree-v1":
+        return None
+    # Too long for the table: the references of its parts are in the store.
+    kept = _decode(tree, task, as_refs=True)
+    if type(kept) not in (list, dict):
+        return None
+
+    def loaded(element: Any) -> Any:
+        if how.keyed and type(element) is dict:
+            return {name: load_refs(item, skip=how.takes_refs(name)) for name, item in element.items()}
+        return load_refs(element, skip=how.takes_refs())
+
+    return reading.lazily(kept, loaded)
+
+
+def _pushes_outputs_of(task: TaskState) -> bool:
+    """
+    Tell whether Airflow is pushing the return value of a task of multiple outputs, its parts first.
+
+    It does so after the user's code ended, outside of the task's context: what has been written of a part
+    is still what the part holds. A push by the user's code may be followed by a change of the value.
+    """
+    if not getattr(task.context.get("task"), "multiple_outputs", False):
+        return False
+    running = states.running()
+    return running is None or states.key_of(running["ti"]) != task.key
+
+
+def _as_pushed(value: Any, task: TaskState | None) -> Any:
+    """Put references in place of the parts of a return value that were just stored under their keys."""
+    if type(value) is not dict or task is None:
+        return value
+    writes = task.writes
+
+    def known(part: Any, tree: Any) -> Any:
+        if type(tree) is dict and is_node(tree):
+            return writes.get(tree.get("version_id", ""), part) if tree["kind"] == ARTIFACT else part
+        if type(part) is list and type(tree) is list:
+            return [known(*pair) for pair in zip(part, tree, strict=True)]
+        if type(part) is dict and type(tree) is dict:
+            return {name: known(item, tree[name]) for name, item in part.items()}
+        return part
+
+    found = {
+        name: known(part, task.outputs[id(part)][1]) if id(part) in task.outputs else part
+        for name, part in value.items()
+    }
+    task.outputs.clear()
+    return found
+
+
+def _note_write(task: TaskState, ref: ArtifactRef) -> None:
+    """Remember a written version, and tell the asset events of its outlet which version it is."""
+    task.writes[ref.version_id] = ref
+    events = task.context.get("outlet_events")
+    asset = states.outlet_assets(task.context.get("task")).get(ref.name)
+    if events is None or asset is None:
+        return
+    events[asset].extra.update(
+        {
+            "version_id": ref.version_id,
+            "digest": ref.digest,
+            "type": ref.type,
+            "size_bytes": ref.size_bytes,
+            "effective_at": ref.effective_at.isoformat(),
+        }
+    )
+
+
+def _store() -> ArtifactStore:
+    from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
+
+    return ArtifactStoreHook().store
+
+
+def _airflow_serialize(value: Any) -> Any:
+    from airflow.sdk.serde import serialize
+
+    try:
+        return serialize(value)
+    except TypeError as exc:
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise UnsupportedTypeError(
+            f"no codec writes a value of type {name}, nor does Airflow's own serialisation; register a codec "
+            "for it (docs/artifacts.md), or return one that has a codec: pandas, numpy, pyarrow, "
+            "scikit-learn, a dataclass, a pydantic model, bytes, or the pathlib.Path of a file"
+        ) from exc
+
+
+def _airflow_deserialize(value: Any) -> Any:
+    from airflow.sdk.serde import deserialize
+
+    return deserialize(value)
