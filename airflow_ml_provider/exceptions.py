@@ -10,6 +10,7 @@ Every error that a caller can act on.
     │   ├── UnsupportedFormatError (ValueError)   no codec reads this format
     │   ├── ArtifactNotFoundError (LookupError)   the store does not hold it
     │   ├── ArtifactCorruptError (ValueError)     the bytes are not those that were written
+    │   ├── ArtifactTooLargeError (ValueError)    larger than the deployment allows, stored or unpacked
     │   ├── SignatureError (ValueError)           an envelope that this deployment did not write
     │   ├── UntrustedTypeError (TypeError)        reading it would import what nobody allowed
     │   ├── ClassChangedError (TypeError)         the class has other fields than when stored
@@ -52,6 +53,10 @@ class ArtifactNotFoundError(ArtifactError, LookupError):
 
 class ArtifactCorruptError(ArtifactError, ValueError):
     """The stored bytes are not the bytes that were written."""
+
+
+class ArtifactTooLargeError(ArtifactError, ValueError):
+    """An artifact takes more bytes than ``[ml_provider] max_artifact_bytes`` allows."""
 
 
 class SignatureError(ArtifactError, ValueError):

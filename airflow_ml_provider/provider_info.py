@@ -11,6 +11,10 @@ from typing import Any
 
 _MLFLOW = "MLflow"
 _ARTIFACTS = "ML artifacts"
+_MASKED_NAMES = (
+    "*password*, *passwd*, *passphrase*, *secret*, *api_key*, *api-key*, *apikey*, *access_key*, "
+    "*private_key*, *credential*, *authorization*, token, *[_-]token"
+)
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -184,15 +188,24 @@ def _config_options() -> dict[str, Any]:
         "allow_pickle": _option(
             "boolean",
             "False",
-            "Reserved. No codec uses pickle yet, so this option has no effect: a value that no codec writes\n"
-            "is refused.\n",
+            "Store what no codec knows by pickle (``pickle-v1``), and read such artifacts. Reading them\n"
+            "runs whatever code their writer chose, so turn it on only where everybody who can write to the\n"
+            "store or to XComs may run code in your tasks. Off: writing and reading them is refused.\n",
+        ),
+        "max_artifact_bytes": _option(
+            "integer",
+            "0",
+            "The most that one artifact may take, in bytes, stored or unpacked in memory. More is refused\n"
+            "when it is written and before it is read. 0: no limit.\n",
+            example="21474836480",
         ),
         "signing_key": _option(
             "string",
             "",
             "Secret of at least 32 characters that signs envelopes and manifests; every machine of a\n"
-            "deployment needs the same. Empty: derived from ``[core] fernet_key``, and without that a key\n"
-            "file in AIRFLOW_HOME, which serves one machine.\n",
+            "deployment needs the same. Of several, separated by commas or blanks, the first signs and all\n"
+            "are accepted, so that a new key keeps old artifacts readable. Empty: derived from\n"
+            "``[core] fernet_key``, and without that a key file in AIRFLOW_HOME, which serves one machine.\n",
             sensitive=True,
         ),
         "verify_on_read": _option(
@@ -205,6 +218,14 @@ def _config_options() -> dict[str, Any]:
             "True",
             "Keep a few rows of each artifact in its envelope, where the Airflow UI shows them. Turn it off\n"
             "where the metadata database must not hold user data.\n",
+        ),
+        "preview_mask": _option(
+            "string",
+            _MASKED_NAMES,
+            "Columns and keys whose cells previews show as ``***``: names separated by commas or blanks, in\n"
+            "any case; ``*`` stands for any part of a name. One artifact's own:\n"
+            "``Artifact(name, mask=(...))``.\n",
+            example="*password*, *secret*, ssn, email_*",
         ),
         "allowed_classes": _option(
             "string",

@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from airflow_ml_provider.artifacts.preview import SECRET_NAMES
 from airflow_ml_provider.exceptions import SettingsError
 
 SECTION = "ml_provider"
@@ -28,6 +29,8 @@ class Settings:
     artifact_root: str
     """Where artifacts live: ``file:///abs/path`` or ``s3://bucket/prefix``."""
     signing_key: bytes = field(repr=False)
+    """Signs; the keys before it, in ``verify_with``, are accepted only."""
+    verify_with: tuple[bytes, ...] = field(default=(), repr=False)
     signing_key_source: str = "signing_key"
     """Where the key came from: ``signing_key``, ``fernet_key`` or ``key file``."""
     artifact_conn_id: str | None = None
@@ -36,8 +39,13 @@ class Settings:
     inline_max_bytes: int = 16_384
     """JSON values up to this size, in bytes, stay in the XCom table."""
     allow_pickle: bool = False
+    """Write what no codec knows by pickle, and read it: whoever can write to the store runs code here."""
+    max_artifact_bytes: int = 0
+    """The most that one artifact takes, in bytes, stored or unpacked; 0: no limit."""
     verify_on_read: bool = True
     previews: bool = True
+    preview_mask: tuple[str, ...] = SECRET_NAMES
+    """Globs of the columns and keys whose cells previews show as ``***``."""
     allowed_classes: tuple[str, ...] = ()
     """Globs of dotted class paths that reading may import (dataclasses, pydantic models, enums)."""
 
@@ -123,32 +131,50 @@ def load_settings() -> Settings:
     home = os.environ.get("AIRFLOW_HOME") or os.path.expanduser("~/airflow")
     root = text("artifact_root", "file://{AIRFLOW_HOME}/ml_artifacts").replace("{AIRFLOW_HOME}", home)
 
-    limit = text("inline_max_bytes", "16384")
-    if not limit.isdecimal():
-        raise SettingsError(f"[ml_provider] inline_max_bytes must be a whole number of bytes, got {limit!r}")
+    def size(option: str, fallback: int) -> int:
+        found = text(option, str(fallback))
+        if not found.isdecimal():
+            raise SettingsError(f"[ml_provider] {option} must be a whole number of bytes, got {found!r}")
+        return int(found)
 
-    if secret := text("signing_key"):
-        if len(secret) < _KEY_BYTES:
-            raise SettingsError(
-                f"[ml_provider] signing_key has {len(secret)} characters, at least {_KEY_BYTES} are needed; "
-                "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
-            )
-        key, source = derive_key(secret.encode()), "signing_key"
-    elif fernet := str(conf.get("core", "fernet_key", fallback="") or "").split(",")[0].strip():
-        key, source = derive_key(fernet.encode()), "fernet_key"
+    if secrets_found := _words(text("signing_key")):
+        for number, secret in enumerate(secrets_found, 1):
+            if len(secret) < _KEY_BYTES:
+                which = f" number {number}" if len(secrets_found) > 1 else ""
+                raise SettingsError(
+                    f"[ml_provider] signing_key{which} has {len(secret)} characters, at least {_KEY_BYTES} "
+                    "are needed; make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+                )
+        source = "signing_key"
+    elif secrets_found := _words(str(conf.get("core", "fernet_key", fallback="") or "")):
+        source = "fernet_key"
     else:
-        key, source = key_from_file(Path(home) / _KEY_FILE), "key file"
+        source = "key file"
+    keys = [derive_key(secret.encode()) for secret in secrets_found]
+    keys = keys or [key_from_file(Path(home) / _KEY_FILE)]
 
-    classes = text("allowed_classes").replace(",", " ").split()
+    # Airflow's own list of what else is secret here, parts of names.
+    further = _words(str(conf.get("core", "sensitive_var_conn_names", fallback="") or ""))
+    mask = conf.get(SECTION, "preview_mask", fallback=None)
+    masked = SECRET_NAMES if mask is None else tuple(_words(str(mask)))
+
     return Settings(
         artifact_root=check_root(root),
-        signing_key=key,
+        signing_key=keys[0],
+        verify_with=tuple(keys[1:]),
         signing_key_source=source,
         artifact_conn_id=text("artifact_conn_id") or None,
         mlflow_conn_id=text("mlflow_conn_id", "mlflow_default"),
-        inline_max_bytes=int(limit),
+        inline_max_bytes=size("inline_max_bytes", 16_384),
         allow_pickle=flag("allow_pickle", False),
+        max_artifact_bytes=size("max_artifact_bytes", 0),
         verify_on_read=flag("verify_on_read", True),
         previews=flag("previews", True),
-        allowed_classes=tuple(classes),
+        preview_mask=(*masked, *(f"*{name}*" for name in further)),
+        allowed_classes=tuple(_words(text("allowed_classes"))),
     )
+
+
+def _words(text: str) -> list[str]:
+    """Split a list that is separated by commas, blanks or new lines."""
+    return text.replace(",", " ").split()

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from airflow_ml_provider.artifacts import limits
@@ -12,6 +15,24 @@ MAX_CHARS = 80
 MAX_ROWS = 5
 MAX_COLUMNS = 20
 MAX_BYTES = 2048
+
+MASK = "***"
+# What is masked where a deployment names nothing else.
+SECRET_NAMES = (
+    "*password*",
+    "*passwd*",
+    "*passphrase*",
+    "*secret*",
+    "*api_key*",
+    "*api-key*",
+    "*apikey*",
+    "*access_key*",
+    "*private_key*",
+    "*credential*",
+    "*authorization*",
+    "token",
+    "*[_-]token",  # access_token, but neither n_tokens nor token_id
+)
 
 
 def short(text: str, limit: int = MAX_CHARS) -> str:
@@ -28,6 +49,8 @@ def cell(value: Any) -> Any:
         return value
     if type(value) in (int, float) and limits.grade(value) == limits.EVERYWHERE:
         return value
+    if isinstance(value, dict):
+        return f"<dict of {len(value)}>"  # its text would show what stands under names that are masked
     return short(value if type(value) is str else _text(value))
 
 
@@ -68,3 +91,23 @@ def fit(shown: Any) -> Any:
         else:
             return None
     return shown or None
+
+
+def masked(shown: Any, patterns: Sequence[str], *, names: Sequence[str] = ()) -> Any:
+    """
+    Put ``***`` in place of what stands under a name that a pattern matches.
+
+    :param shown: A preview: cells, in lists and in dicts by column or key, to any depth.
+    :param patterns: Globs, compared without regard to case.
+    :param names: What the value as a whole is called; if one of them matches, all of it is masked.
+    """
+    if not patterns or shown is None:
+        return shown
+    matches = re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns)).match
+
+    def walk(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: MASK if matches(str(key).lower()) else walk(part) for key, part in item.items()}
+        return [walk(part) for part in item] if isinstance(item, list) else item
+
+    return MASK if any(matches(name.lower()) for name in names) else walk(shown)

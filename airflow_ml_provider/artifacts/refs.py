@@ -53,14 +53,21 @@ class Artifact:
     :param format: Store it in this format instead of the one its type has by default: the format of a
         codec of yours, such as ``mycsv-v1``, or ``mycsv`` for its newest version.
     :param preview: False keeps the first rows out of the XCom table and of the UI.
+    :param mask: Columns and keys whose cells the preview shows as ``***``, as glob patterns such as
+        ``email_*``, in any case; those of ``[ml_provider] preview_mask`` are masked anyway. What is stored
+        stays as it is.
     """
 
     name: str
     format: str | None = None
     preview: bool = True
+    mask: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if not isinstance(self.mask, (tuple, list)) or not all(isinstance(each, str) for each in self.mask):
+            raise TypeError(f"mask is a tuple of column names or patterns, got {self.mask!r}")
+        object.__setattr__(self, "mask", tuple(self.mask))
 
 
 @dataclass(frozen=True)

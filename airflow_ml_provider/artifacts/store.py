@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import os
 import shutil
@@ -20,15 +21,20 @@ from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.digest import digest_of, digest_of_file
 from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
 from airflow_ml_provider.artifacts.objects import ObjectStore
+from airflow_ml_provider.artifacts.preview import SECRET_NAMES, masked
 from airflow_ml_provider.artifacts.refs import MAX_NAME_CHARS, ArtifactRef, Producer, check_name
 from airflow_ml_provider.artifacts.signing import Signer
+from airflow_ml_provider.artifacts.unpacking import UNPACKED, unpacked_limit
 from airflow_ml_provider.artifacts.values import Reader, Writer, json_size
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactNotFoundError,
+    ArtifactTooLargeError,
     SignatureError,
     StoreError,
+    UnsupportedFormatError,
     UnsupportedTypeError,
+    UntrustedTypeError,
 )
 
 # A tree of many envelopes stays in the XCom table up to here.
@@ -68,6 +74,7 @@ class _Facts:
     effective_at: datetime
     data_interval: tuple[datetime, datetime] | None
     preview: bool
+    mask: tuple[str, ...] = ()
 
 
 class ArtifactStore:
@@ -78,10 +85,14 @@ class ArtifactStore:
     :param signing_key: Shared by all workers of a deployment, at least 16 bytes.
     :param options: Of the object storage, see :class:`ObjectStore`.
     :param inline_max_bytes: JSON up to this length stays in the XCom table as it is.
-    :param allow_pickle: Reserved: no codec pickles.
+    :param allow_pickle: Write what no codec knows by pickle, and read such versions. Reading them runs
+        whatever code their writer chose.
     :param verify_on_read: Compare the hash of content with the one it was stored under.
     :param previews: Keep the first rows in envelopes, for people to look at.
     :param allowed_classes: Dotted paths, as glob patterns, that stored values may import.
+    :param mask: Columns and keys that previews show as ``***``, as glob patterns.
+    :param max_artifact_bytes: A version takes no more than this, neither stored nor unpacked; None: no limit.
+    :param verify_with: Earlier signing keys, whose versions stay readable.
     """
 
     def __init__(
@@ -95,14 +106,19 @@ class ArtifactStore:
         verify_on_read: bool = True,
         previews: bool = True,
         allowed_classes: Sequence[str] = (),
+        mask: Sequence[str] = SECRET_NAMES,
+        max_artifact_bytes: int | None = None,
+        verify_with: Sequence[bytes] = (),
     ) -> None:
         self.objects = ObjectStore(root, options)
-        self.signer = Signer(signing_key)
+        self.signer = Signer(signing_key, verify_with)
         self.inline_max_bytes = inline_max_bytes
         self.allow_pickle = allow_pickle
         self.verify_on_read = verify_on_read
         self.previews = previews
         self.allowed_classes = tuple(allowed_classes)
+        self.mask = tuple(mask)
+        self.max_artifact_bytes = max_artifact_bytes
 
     def __repr__(self) -> str:
         return f"ArtifactStore({self.objects.root!r})"
@@ -119,6 +135,7 @@ class ArtifactStore:
         data_interval: tuple[datetime, datetime] | None = None,
         format: str | None = None,
         preview: bool = True,
+        mask: Sequence[str] = (),
     ) -> ArtifactRef:
         """
         Store a value as a new version of ``name``. At most three requests for a value of one part.
@@ -127,11 +144,12 @@ class ArtifactStore:
             absent.
         :param format: Store it in this format.
         :param preview: False keeps its content out of the version's description.
+        :param mask: Columns and keys whose cells the preview shows as ``***``, besides those of the store.
         :raises UnsupportedTypeError: if no codec writes it.
         :raises StoreError: if the storage refuses or cannot be reached.
         """
         session = _Session(
-            self, check_name(name), _facts(producer, effective_at, data_interval, preview), None
+            self, check_name(name), _facts(producer, effective_at, data_interval, preview, mask), None
         )
         if isinstance(value, ArtifactRef):
             value = self.load(value)
@@ -149,6 +167,7 @@ class ArtifactStore:
         data_interval: tuple[datetime, datetime] | None = None,
         format: str | None = None,
         preview: bool = True,
+        mask: Sequence[str] = (),
         on_write: Callable[[ArtifactRef], None] | None = None,
         fallback: Callable[[Any], Any] | None = None,
         earlier: Iterable[ArtifactRef] = (),
@@ -165,7 +184,7 @@ class ArtifactStore:
         :raises UnsupportedTypeError: if a part of it has no codec.
         :raises StoreError: if the storage refuses or cannot be reached.
         """
-        facts = _facts(producer, effective_at, data_interval, preview)
+        facts = _facts(producer, effective_at, data_interval, preview, mask)
         session = _Session(self, check_name(name), facts, fallback, earlier)
         if format is not None and not isinstance(value, ArtifactRef):
             tree: Any = to_envelope(session.whole(value, format), self.signer)
@@ -301,7 +320,27 @@ class ArtifactStore:
         return path.rename(folder / f"{keys.segment(ref.name.rpartition('/')[2])}{entry.suffix}")
 
     def _stored(self, ref: ArtifactRef) -> registry.Stored:
-        return registry.Stored(ref.name, ref.type, ref.schema, self.allowed_classes)
+        return registry.Stored(
+            ref.name, ref.type, ref.schema, self.allowed_classes, unpacked_limit(ref, self.max_artifact_bytes)
+        )
+
+    def _refuse_unsafe(self, ref: ArtifactRef, entry: registry.CodecEntry) -> None:
+        """Raise before anything of a version is fetched or imported that this deployment does not read."""
+        if entry.runs_code and not self.allow_pickle:
+            raise UntrustedTypeError(
+                f"{ref.uri} ({ref.type}, written by {ref.producer or 'a direct call'}) is stored as "
+                f"{ref.format!r}, and reading that can run any code; [ml_provider] allow_pickle is off here, "
+                "so nothing of it was fetched. Have its task return a type that has a codec, or register "
+                "one; or turn allow_pickle on here, if everybody who can write to "
+                f"{self.objects.root} may run code in your tasks"
+            )
+        limit = self.max_artifact_bytes
+        if limit is not None and ref.size_bytes > limit:
+            raise ArtifactTooLargeError(
+                f"{ref.uri} takes {ref.size_bytes:,} bytes, and [ml_provider] max_artifact_bytes lets this "
+                f"process read {limit:,}; nothing of it was fetched. Copy it to a disk by ref.open() or "
+                "ref.path(), or raise the limit"
+            )
 
     def _fetch(self, ref: ArtifactRef, path: Path) -> None:
         """Copy the stored bytes to a new local file and verify them; nothing is left if they are wrong."""
@@ -323,7 +362,9 @@ class ArtifactStore:
         )
 
     def _content(self, ref: ArtifactRef, part: registry.Part | None = None) -> Any:
-        module = registry.codec_of(ref.format).load_module()
+        entry = registry.codec_of(ref.format)
+        self._refuse_unsafe(ref, entry)
+        module = entry.load_module()
         if getattr(module, "READS_FILES", False):
             path = scratch.folder() / "content"
             self._fetch(ref, path)
@@ -334,7 +375,7 @@ class ArtifactStore:
             except ArtifactNotFoundError as exc:
                 raise self._gone(ref) from exc
             self._check_size(ref, data.nbytes)
-            if self.verify_on_read:
+            if self.verify_on_read or entry.runs_code:
                 self._check_digest(ref, digest_of([data]))
         if part is None:
             return module.load(data, self._stored(ref))
@@ -471,7 +512,11 @@ class _Session:
         self._written: set[str] = set()
         self._pending: list[ArtifactRef] = []
         self._writer = Writer(
-            store.signer, inline_max_bytes=store.inline_max_bytes, save=self._save, fallback=fallback
+            store.signer,
+            inline_max_bytes=store.inline_max_bytes,
+            save=self._save,
+            fallback=fallback,
+            pickles=store.allow_pickle,
         )
 
     def tree(self, value: Any) -> Any:
@@ -505,7 +550,7 @@ class _Session:
                     f"{registry.type_name(type(value))} is not what JSON carries exactly"
                 )
             if entry.format != "tree-v1":
-                return self._save(value, self._name, entry)
+                return self._save(value, self._name, entry, forced=True)
         elif (own := registry.codec_for(value, look_further=False)) is not None:
             return self._save(value, self._name, own)
         elif limits.grade(value) != limits.NOWHERE:
@@ -516,13 +561,18 @@ class _Session:
         return self._save(tree, self._name, registry.codec_of("tree-v1"), type(value))
 
     def _save(
-        self, value: Any, name: str, entry: registry.CodecEntry, value_type: type | None = None
+        self,
+        value: Any,
+        name: str,
+        entry: registry.CodecEntry,
+        value_type: type | None = None,
+        *,
+        forced: bool = False,
     ) -> ArtifactRef:
         if entry.format == "file-v1" and isinstance(value, Path) and value.is_dir():
             entry = registry.codec_of("directory-v1")
-        encoded = entry.load_module().dump(value)
-        if isinstance(encoded, (bytes, bytearray, memoryview)):
-            encoded = registry.Encoded([memoryview(encoded)])
+        entry, encoded = self._dump(value, entry, forced)
+        self._check_limit(name, encoded)
         facts = self._facts
         try:
             digest, size_bytes = self._put(encoded.parts)
@@ -547,11 +597,60 @@ class _Session:
             data_interval=facts.data_interval,
             schema=encoded.schema,
             # A tree shows envelopes and nodes, which mean nothing to people.
-            preview=encoded.preview if shown and entry.format != "tree-v1" else None,
+            preview=masked(encoded.preview, (*self._store.mask, *facts.mask), names=self._last_names(name))
+            if shown and entry.format != "tree-v1"
+            else None,
             _store=self._store,
         )
         self._pending.append(ref)
         return ref
+
+    def _dump(
+        self, value: Any, entry: registry.CodecEntry, forced: bool
+    ) -> tuple[registry.CodecEntry, registry.Encoded]:
+        """Encode a value: by pickle, where that is allowed and the codec of its type refuses it."""
+        allowed = self._store.allow_pickle
+        if entry.runs_code and not allowed:
+            raise UnsupportedTypeError(
+                f"{self._name!r} asks for the format {entry.format!r}, and reading that can run any code; "
+                "[ml_provider] allow_pickle is off, so leave the format out, or turn the option on"
+            )
+        may_pickle = allowed and entry.or_pickle and not forced
+        try:
+            encoded = entry.load_module().dump(value)
+            if not isinstance(encoded, registry.Encoded):
+                encoded = registry.Encoded([memoryview(encoded)])
+            refused = may_pickle and any(
+                not any(fnmatch.fnmatchcase(need, pattern) for pattern in self._store.allowed_classes)
+                for need in encoded.needs
+            )
+        except (UnsupportedTypeError, UnsupportedFormatError):
+            if not may_pickle:
+                raise
+            refused = True
+        if refused:
+            entry = registry.codec_of("pickle-v1")
+            encoded = entry.load_module().dump(value)
+        return entry, encoded
+
+    def _check_limit(self, name: str, encoded: registry.Encoded) -> None:
+        limit = self._store.max_artifact_bytes
+        if limit is None:
+            return
+        parts = encoded.parts
+        stored = parts.stat().st_size if isinstance(parts, Path) else sum(part.nbytes for part in parts)
+        size = max(stored, (encoded.schema or {}).get(UNPACKED, 0))
+        if size > limit:
+            if encoded.temporary and isinstance(parts, Path):
+                parts.unlink(missing_ok=True)
+            raise ArtifactTooLargeError(
+                f"storing {name!r} would take {size:,} bytes, and [ml_provider] max_artifact_bytes allows "
+                f"{limit:,}; return less, or several artifacts, or raise the limit"
+            )
+
+    def _last_names(self, name: str) -> list[str]:
+        """What a part is called below the value that it is part of, and the last word of the name."""
+        return [*name.removeprefix(self._name).split("."), name.rpartition(".")[2]]
 
     def _put(self, parts: Sequence[memoryview] | Path) -> tuple[str, int]:
         objects = self._store.objects
@@ -601,13 +700,14 @@ def _facts(
     effective_at: datetime | None,
     data_interval: tuple[datetime, datetime] | None,
     preview: bool,
+    mask: Sequence[str] = (),
 ) -> _Facts:
     now = datetime.now(UTC)
     if data_interval is not None:
         data_interval = (_utc(data_interval[0]), _utc(data_interval[1]))
     if effective_at is None:
         effective_at = data_interval[1] if data_interval else now
-    return _Facts(producer, now, _utc(effective_at), data_interval, preview)
+    return _Facts(producer, now, _utc(effective_at), data_interval, preview, tuple(mask))
 
 
 def _row_slice(rows: slice | int | None) -> slice | None:

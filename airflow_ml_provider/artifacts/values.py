@@ -59,6 +59,7 @@ class Writer:
     :param save: Stores a value under a name with a codec, and returns the reference; without it nothing
         becomes an artifact, and a value that needs one is refused.
     :param fallback: Turns a value that nobody here knows into JSON.
+    :param pickles: What nobody writes, not even ``fallback``, is pickled instead of refused.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Writer:
         inline_max_bytes: int = 16384,
         save: Callable[[Any, str, registry.CodecEntry], ArtifactRef] | None = None,
         fallback: Callable[[Any], Any] | None = None,
+        pickles: bool = False,
     ) -> None:
+        self._pickles = pickles and save is not None
         self._signer = signer
         self._inline_max_bytes = inline_max_bytes
         self._save = save
@@ -185,7 +188,10 @@ class Writer:
             factory = value.default_factory
             fields = {"type": "defaultdict", "items": pairs(value), "factory": factory and factory.__name__}
         else:
-            fields = scalars.write(value, inside=self._save is None)
+            try:
+                fields = scalars.write(value, inside=self._save is None)
+            except UnsupportedTypeError as exc:
+                return self._last_resort(value, name, exc)
         if fields is not None:
             return self._node(fields, inside=inside)
         for kind, (module, class_name) in VALUE_KINDS.items():
@@ -200,17 +206,21 @@ class Writer:
         if entry is not None:
             return self._store(value, name, entry)
         if scalars.is_numpy_scalar(value):  # too long to stand in a node
-            raise registry.refuse(value, name)
+            return self._last_resort(value, name)
         kind_of = classes.kind_of(value)
         if kind_of is not None and self._save is not None:
+            try:
+                class_name, whole = classes.name_of(cls), classes.state_of(value, kind_of)
+            except UnsupportedTypeError as exc:
+                return self._last_resort(value, name, exc)
             state = {
                 part: [
                     [key, self._place(item, f"{name}.{key}", depth + 1, inside=True)]
                     for key, item in found.items()
                 ]
-                for part, found in classes.state_of(value, kind_of).items()
+                for part, found in whole.items()
             }
-            fields = {"type": kind_of, "class": classes.name_of(cls), "state": state}
+            fields = {"type": kind_of, "class": class_name, "state": state}
             if kind_of != "enum":
                 fields["defined"] = classes.field_names(cls, kind_of)
             return self._node(fields, inside=inside)
@@ -218,16 +228,30 @@ class Writer:
         if entry is not None:
             return self._store(value, name, entry)
         if self._fallback is None:
-            raise registry.refuse(value, name)
+            return self._last_resort(value, name)
         try:
             other = self._fallback(value)
         except (TypeError, AttributeError, ValueError) as exc:
-            raise registry.refuse(value, name) from exc
+            return self._last_resort(value, name, registry.refuse(value, name), exc)
         if limits.grade(other) == limits.NOWHERE:
-            raise registry.refuse(value, name)
+            return self._last_resort(value, name)
         return self._node(
             {"type": "other", "value": self._place(other, name, depth + 1, inside=True)}, inside=inside
         )
+
+    def _last_resort(
+        self,
+        value: Any,
+        name: str,
+        refusal: UnsupportedTypeError | None = None,
+        cause: Exception | None = None,
+    ) -> dict[str, Any]:
+        """Pickle what nobody writes where the deployment allows that; refuse it elsewhere."""
+        if self._pickles:
+            return self._artifact(value, name, "pickle-v1")
+        if refusal is None:
+            raise registry.refuse(value, name)
+        raise refusal from cause
 
 
 def _keeps_shape(value: dict[Any, Any]) -> bool:

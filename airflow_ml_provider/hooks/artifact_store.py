@@ -50,6 +50,9 @@ def _store_for(settings: Settings) -> ArtifactStore:
         verify_on_read=settings.verify_on_read,
         previews=settings.previews,
         allowed_classes=settings.allowed_classes,
+        mask=settings.preview_mask,
+        max_artifact_bytes=settings.max_artifact_bytes or None,
+        verify_with=settings.verify_with,
     )
 
 

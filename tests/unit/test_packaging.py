@@ -89,6 +89,7 @@ def test_the_core_is_what_the_dependency_page_explains() -> None:
         "pyarrow",
         "obstore",
         "blake3",
+        "cloudpickle",
         "zstandard",
     }
     assert names(PROJECT["dependencies"]) == core

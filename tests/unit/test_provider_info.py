@@ -16,6 +16,7 @@ import airflow
 import jsonschema
 import pytest
 
+from airflow_ml_provider.artifacts.preview import SECRET_NAMES
 from airflow_ml_provider.provider_info import get_provider_info
 
 INFO = get_provider_info()
@@ -200,9 +201,11 @@ def test_the_cli_group_is_registered() -> None:
         ("mlflow_conn_id", "mlflow_default"),
         ("inline_max_bytes", "16384"),
         ("allow_pickle", "False"),
+        ("max_artifact_bytes", "0"),
         ("signing_key", ""),
         ("verify_on_read", "True"),
         ("previews", "True"),
+        ("preview_mask", ", ".join(SECRET_NAMES)),
         ("allowed_classes", ""),
     ],
 )
@@ -231,7 +234,7 @@ def test_airflow_config_list_shows_every_option_with_its_description() -> None:
 def test_no_option_is_declared_twice_or_forgotten_by_the_settings() -> None:
     from airflow_ml_provider.settings import Settings
 
-    assert set(OPTIONS) == set(Settings.__dataclass_fields__) - {"signing_key_source"}
+    assert set(OPTIONS) == set(Settings.__dataclass_fields__) - {"signing_key_source", "verify_with"}
 
 
 def test_declared_defaults_are_the_defaults_of_the_settings() -> None:
@@ -243,7 +246,15 @@ def test_declared_defaults_are_the_defaults_of_the_settings() -> None:
         "integer": int,
         "string": str,
     }
-    for name in ("inline_max_bytes", "allow_pickle", "verify_on_read", "previews", "mlflow_conn_id"):
+    names = (
+        "inline_max_bytes",
+        "max_artifact_bytes",
+        "allow_pickle",
+        "verify_on_read",
+        "previews",
+        "mlflow_conn_id",
+    )
+    for name in names:
         declared = readers[OPTIONS[name]["type"]](OPTIONS[name]["default"])
         assert declared == fields[name].default, name
 

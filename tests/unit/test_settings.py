@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_ml_provider.artifacts.preview import SECRET_NAMES
 from airflow_ml_provider.exceptions import SettingsError
 from airflow_ml_provider.settings import check_root, derive_key, key_from_file, load_settings
 
@@ -50,6 +51,7 @@ def test_the_default_root_lies_in_airflow_home(monkeypatch, airflow_home):
     [
         ("inline_max_bytes", "16 KB", "16 KB"),
         ("inline_max_bytes", "-1", "-1"),
+        ("max_artifact_bytes", "20 GB", "20 GB"),
         ("allow_pickle", "perhaps", "perhaps"),
         ("verify_on_read", "2", "2"),
     ],
@@ -78,6 +80,7 @@ def test_the_key_comes_from_the_option_then_fernet_then_a_file(monkeypatch, airf
     load_settings.cache_clear()
     second = load_settings()
     assert (second.signing_key_source, second.signing_key) == ("fernet_key", derive_key(b"new-key"))
+    assert second.verify_with == (derive_key(b"old-key"),)
 
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
     load_settings.cache_clear()
@@ -86,10 +89,36 @@ def test_the_key_comes_from_the_option_then_fernet_then_a_file(monkeypatch, airf
     assert (airflow_home / "ml_provider_signing.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_settings_do_not_show_the_key():
+@pytest.mark.parametrize("between", [",", "\n", ", ", "  "])
+def test_the_first_of_several_keys_signs_and_all_verify(monkeypatch, between):
+    option(monkeypatch, "signing_key", between.join(["n" * 32, "o" * 32, "p" * 32]))
     settings = load_settings()
-    assert settings.signing_key.hex() not in repr(settings)
-    assert repr(settings.signing_key) not in repr(settings)
+    assert settings.signing_key == derive_key(b"n" * 32)
+    assert settings.verify_with == (derive_key(b"o" * 32), derive_key(b"p" * 32))
+
+
+def test_a_short_earlier_key_is_refused_by_its_place(monkeypatch):
+    option(monkeypatch, "signing_key", "n" * 32 + ",hunter2")
+    with pytest.raises(SettingsError, match="number 2 has 7 characters") as error:
+        load_settings()
+    assert "hunter2" not in str(error.value)
+
+
+def test_settings_do_not_show_the_keys(monkeypatch):
+    option(monkeypatch, "signing_key", "n" * 32 + "," + "o" * 32)
+    settings = load_settings()
+    for key in (settings.signing_key, *settings.verify_with):
+        assert key.hex() not in repr(settings)
+        assert repr(key) not in repr(settings)
+
+
+def test_previews_mask_secret_names_what_airflow_calls_sensitive_and_what_the_option_says(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES", "salary, iban")
+    assert load_settings().preview_mask == (*SECRET_NAMES, "*salary*", "*iban*")
+
+    load_settings.cache_clear()
+    option(monkeypatch, "preview_mask", "ssn, email_*")
+    assert load_settings().preview_mask == ("ssn", "email_*", "*salary*", "*iban*")
 
 
 def test_the_key_file_is_made_once(tmp_path: Path):

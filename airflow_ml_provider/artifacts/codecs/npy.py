@@ -17,9 +17,9 @@ from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedType
 def _check(dtype: np.dtype[Any]) -> None:
     if dtype.hasobject:
         raise UnsupportedTypeError(
-            f"an array of dtype {dtype} holds Python objects, which only pickle could store; "
-            "give it a numeric or "
-            "text dtype (array.astype(...)), or return a list or a DataFrame"
+            f"an array of dtype {dtype} holds Python objects, which only pickle could store; give it a "
+            "numeric or text dtype (array.astype(...)), return a list or a DataFrame, or allow pickle: "
+            "[ml_provider] allow_pickle = True"
         )
     try:
         kept = npy.descr_to_dtype(npy.dtype_to_descr(dtype)) == dtype and dtype.kind != "T"

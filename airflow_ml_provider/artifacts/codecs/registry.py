@@ -40,6 +40,9 @@ class CodecEntry:
     :param module: Dotted path, imported on first use.
     :param base_type_names: Also writes subclasses of these.
     :param suffix: How the name of a local copy of the bytes ends.
+    :param runs_code: Reading it can run whatever code its writer chose, so it is written and read only where
+        ``[ml_provider] allow_pickle`` is on, and its hash is always checked.
+    :param or_pickle: Where pickle is allowed, values of these types that the codec refuses are pickled.
     """
 
     format: str
@@ -47,6 +50,8 @@ class CodecEntry:
     module: str
     base_type_names: tuple[str, ...] = ()
     suffix: str = ".bin"
+    runs_code: bool = False
+    or_pickle: bool = False
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -80,6 +85,7 @@ class Encoded:
     :param preview: Its beginning, as small JSON.
     :param type: Name of the value's type; found from the value if empty.
     :param temporary: The local file was made for this write, and is removed after it.
+    :param needs: Dotted paths of classes that it can be read with only where ``allowed_classes`` names them.
     """
 
     parts: Sequence[memoryview] | Path
@@ -87,16 +93,22 @@ class Encoded:
     preview: Any = None
     type: str = ""
     temporary: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a codec may know of the bytes it reads. All of it was signed."""
+    """
+    What a codec may know of the bytes it reads. All of it was signed or is an option of the deployment.
+
+    :param max_bytes: Content that unpacks to more bytes is refused before they are allocated.
+    """
 
     name: str
     type: str
     schema: dict[str, Any] | None = None
     allowed_classes: tuple[str, ...] = field(default=())
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,8 +162,9 @@ _BUILT_IN = (
         ),
         f"{_CODECS}.arrow",
         suffix=".arrow",
+        or_pickle=True,
     ),
-    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy"),
+    CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy", or_pickle=True),
     CodecEntry(
         "scipy-sparse-v1",
         tuple(
@@ -173,7 +186,9 @@ _BUILT_IN = (
         f"{_CODECS}.skops",
         base_type_names=("sklearn.base.BaseEstimator",),
         suffix=".skops.zst",
+        or_pickle=True,
     ),
+    CodecEntry("pickle-v1", (), f"{_CODECS}.pickled", suffix=".pickle5", runs_code=True),
 )
 
 _lock = threading.Lock()
@@ -302,11 +317,11 @@ def writes(entry: CodecEntry, value: Any) -> bool:
 def refuse(value: Any, where: str) -> UnsupportedTypeError:
     """Say that no codec writes ``value``, and what to do."""
     return UnsupportedTypeError(
-        f"no codec writes {type_name(type(value))} ({where}), and values are never pickled; "
-        "return a DataFrame, "
-        "an array, an estimator, a dataclass, plain JSON or a pathlib.Path to a file that holds "
-        "it, or register "
-        "a codec: airflow_ml_provider.artifacts.codecs.registry.register_codec"
+        f"no codec writes {type_name(type(value))} ({where}). Either return another type: a DataFrame, an "
+        "array, an estimator, a dataclass, plain JSON, or the pathlib.Path of a file that holds it; or "
+        "register a codec: airflow_ml_provider.artifacts.codecs.registry.register_codec, or the entry point "
+        f"group {ENTRY_POINT_GROUP}; or allow pickle, which lets whoever can write to the store run code "
+        "in your tasks: [ml_provider] allow_pickle = True"
     )
 
 

@@ -83,6 +83,7 @@ def dump(value: Any) -> Encoded:
         schema={"class": type_name(type(value)), "params": _params(value), "needs": unknown[:20]},
         preview=preview.short(_summary(value), 400),
         type=type_name(type(value)),
+        needs=tuple(unknown),
     )
 
 

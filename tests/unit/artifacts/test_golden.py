@@ -135,6 +135,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "npy-v1.2": lambda: np.asfortranarray(np.arange(6).astype("<M8[s]").reshape(2, 3)),
     "npy-v1.3": lambda: STRUCTURED,
     "npy-v1.4": lambda: np.array(True),
+    "pickle-v1.1": lambda: {"array": np.arange(1024, dtype="<f8"), "small": np.arange(3), "set": {1}},
     "scipy-sparse-v1.1": lambda: sparse("csr_array"),
     "scipy-sparse-v1.2": lambda: sparse("coo_matrix"),
     "scipy-sparse-v1.3": lambda: sparse("lil_matrix"),
@@ -149,6 +150,7 @@ VALUES: dict[str, Callable[[], Any]] = {
 def save(store: ArtifactStore, stem: str, tmp_path: Path) -> ArtifactRef:
     value = VALUES[stem]()
     format = stem.rpartition(".")[0]
+    store.allow_pickle = format == "pickle-v1"
     if format not in ("file-v1", "directory-v1"):
         return store.save(value, "golden", format=format)
     for name, (content, executable) in value.items():
@@ -188,7 +190,11 @@ def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_p
     facts = json.loads((FOLDER / f"{stem}.json").read_text())
     content = (FOLDER / f"{stem}.bin").read_bytes()
     assert (digest_of([memoryview(content)]), len(content)) == (facts["digest"], facts["size_bytes"])
-    store = ArtifactStore((tmp_path / "empty").as_uri(), signing_key=store.signer._key)
+    store = ArtifactStore(
+        (tmp_path / "empty").as_uri(),
+        signing_key=store.signer._key,
+        allow_pickle=facts["format"] == "pickle-v1",
+    )
     store.objects.put(keys.blob_key(facts["digest"]), content)
     now = datetime.now(UTC)
 

@@ -179,3 +179,34 @@ raise SystemExit(f"imported {{bad}}" if bad else 0)
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_what_an_earlier_key_signed_stays_readable_and_nothing_is_signed_with_it(
+    store: ArtifactStore,
+) -> None:
+    tree = store.encode([np.arange(5), (1, 2)], name="task")
+    rotated = ArtifactStore(store.objects.root, signing_key=b"n" * 32, verify_with=[KEY])
+
+    back = rotated.decode(tree)
+
+    assert back[0].tolist() == [0, 1, 2, 3, 4]
+    assert back[1] == (1, 2)
+    assert rotated.get("task.0").load().tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(SignatureError, match="list the earlier key"):
+        store.decode(rotated.encode((1, 2), name="task"))
+
+
+def test_a_key_that_was_taken_out_is_refused(store: ArtifactStore) -> None:
+    tree = store.encode((1, 2), name="task")
+
+    with pytest.raises(SignatureError, match="another"):
+        ArtifactStore(store.objects.root, signing_key=b"n" * 32, verify_with=[b"o" * 32]).decode(tree)
+
+
+def test_every_signing_key_is_long_and_none_is_shown() -> None:
+    from airflow_ml_provider.artifacts.signing import Signer
+
+    with pytest.raises(ValueError, match="at least 16 bytes") as error:
+        Signer(KEY, [b"short"])
+    assert "short" not in str(error.value)
+    assert "key" not in repr(Signer(KEY, [b"o" * 32]))

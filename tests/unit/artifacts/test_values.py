@@ -282,7 +282,8 @@ def test_a_class_inside_a_function_is_refused_when_written(store: ArtifactStore)
 
 def test_an_unknown_type_is_refused_by_name(store: ArtifactStore) -> None:
     with pytest.raises(
-        UnsupportedTypeError, match=r"builtins\.function \(task\.f\).*never pickled.*register"
+        UnsupportedTypeError,
+        match=r"builtins\.function \(task\.f\).*return another type.*register.*allow_pickle",
     ):
         store.encode({"f": label}, name="task")
 
