@@ -18,13 +18,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
+from airflow_ml_provider.artifacts.retries import Retries, may_pass
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError, StoreError
 
 # An anonymous mapping is not zeroed by hand as a bytearray is, and numpy may later write into it.
@@ -33,8 +34,14 @@ _MAPPED_FROM_BYTES = 1 << 20
 _PARTS_FROM_BYTES = 64 << 20
 # S3 copies up to here in one request.
 _COPIES_UP_TO_BYTES = 5 << 30
+# A read that breaks goes on where it stopped; counting of attempts begins anew after so much.
+_RESUMED_FROM_BYTES = 8 << 20
+# Larger objects are named by their hashes: the same key and size is the same content.
+_COMPARED_UP_TO_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z0-9_=.+-]+(/[A-Za-z0-9_=.+-]+)*")
 _TEMPORARY = ".tmp"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,10 @@ class ObjectStore:
     :param root: ``file:///folder`` (or a plain absolute path), or ``s3://bucket/prefix``.
     :param options: For ``s3://``: ``endpoint_url``, ``access_key_id``, ``secret_access_key``,
         ``session_token``, ``region``, ``allow_http``, ``skip_signature``, ``virtual_hosted_style``,
-        ``credential_provider``, ``timeout``, ``connect_timeout``, ``retry_timeout`` (seconds) and
-        ``max_retries``. Without keys the client finds the machine's own credentials.
+        ``credential_provider``, ``timeout`` (seconds for one request and its answer, 120),
+        ``connect_timeout`` (seconds, 5), ``max_retries`` (8, with growing waits up to 5 seconds) and
+        ``retry_timeout`` (seconds after which no attempt begins, 180). Without keys the client finds the
+        machine's own credentials.
     :raises ValueError: if the root or an option is none of these.
     """
 
@@ -449,6 +458,8 @@ class _Bucket:
         self.bucket = bucket
         self.prefix = prefix
         self._options = {key: value for key, value in options.items() if value is not None}
+        self._max_retries = int(self._options.get("max_retries", 8))
+        self._retry_timeout = float(self._options.get("retry_timeout", 180))
         self._store: Any = None
 
     @property
@@ -483,12 +494,12 @@ class _Bucket:
                 config=config,
                 client_options={
                     "allow_http": bool(allow_http),
-                    "timeout": timedelta(seconds=float(options.get("timeout", 300))),
+                    "timeout": timedelta(seconds=float(options.get("timeout", 120))),
                     "connect_timeout": timedelta(seconds=float(options.get("connect_timeout", 5))),
                 },
                 retry_config={
-                    "max_retries": int(options.get("max_retries", 5)),
-                    "retry_timeout": timedelta(seconds=float(options.get("retry_timeout", 30))),
+                    "max_retries": self._max_retries,
+                    "retry_timeout": timedelta(seconds=self._retry_timeout),
                     "backoff": {
                         "init_backoff": timedelta(milliseconds=100),
                         "max_backoff": timedelta(seconds=5),
@@ -500,8 +511,13 @@ class _Bucket:
         except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
             self._refuse("connect", exc)
 
-    def _refuse(self, doing: str, exc: Exception) -> NoReturn:
-        raise StoreError(f"cannot {doing} in s3://{self.bucket}: {self._explain(exc)}") from None
+    def _retries(self) -> Retries:
+        return Retries(self._max_retries, self._retry_timeout)
+
+    def _refuse(self, doing: str, exc: Exception, tries: object = "") -> NoReturn:
+        if isinstance(exc, StoreError):
+            raise exc
+        raise StoreError(f"cannot {doing} in s3://{self.bucket}: {self._explain(exc)}{tries}") from None
 
     def _explain(self, exc: Exception) -> str:
         from obstore import exceptions
@@ -522,11 +538,19 @@ class _Bucket:
                 f"the server{at} refused the credentials ({code or 'access denied'}); "
                 "check the connection that [ml_provider] artifact_conn_id names, and its rights to the bucket"
             )
+        if re.search(r"body error|response body", text):
+            to = at.replace(" at ", " to ")
+            return f"the connection{to} broke, or stalled, before the end; check the network and try again"
         if re.search(
             r"error sending request|ConnectError|connect error|Connect\b|dns error|timed out|TimedOut", text
         ):
             return (
                 f"no answer{at or ' from the endpoint'}; check the endpoint of the connection and the network"
+            )
+        if (status := re.search(r"status code: (5\d\d|4\d\d)", text)) and may_pass(exc):
+            return (
+                f"the server{at} answered {status[1]}{f' {code}' if code else ''}; try again, and look into "
+                "its log if it goes on"
             )
         first = text.split("\n", 1)[0]
         for secret in ("access_key_id", "secret_access_key", "session_token"):
@@ -550,142 +574,218 @@ class _Bucket:
         large = size >= _PARTS_FROM_BYTES
         if large and create_only and self.info(key) is not None:
             return False
-        data: Any
-        if isinstance(parts, Path):
-            data = parts
-        elif len(parts) == 1:
-            data = parts[0]
-        elif large:
-            data = _slices(parts)
-        else:
-            data = b"".join(parts)
+        mode: Any = "create" if create_only else "overwrite"
+        data: Any = parts
+        if not isinstance(parts, Path) and not large:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+        tries = self._retries()
+        while True:
+            try:
+                # Large objects are written in parts, which become visible at once at the end. Should another
+                # writer finish first, it is replaced: by the same content, for keys of large objects are
+                # hashes.
+                if large:
+                    if not isinstance(parts, Path):
+                        data = parts[0] if len(parts) == 1 else _slices(parts)
+                    obstore.put(
+                        self.store, key, data, use_multipart=True, chunk_size=16 << 20, max_concurrency=4
+                    )
+                else:
+                    obstore.put(self.store, key, data, mode=mode, use_multipart=False)
+                return True
+            except (AlreadyExistsError, PreconditionError):
+                # It may be this one: an earlier attempt came through, and its answer was lost.
+                return tries.may_have_repeated and self._is_written(key, data, size)
+            except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+                if not tries.again(exc):
+                    self._refuse(f"write {key}", exc, tries)
+            if large and create_only and self._is_written(key, data, size):
+                return True
+
+    def _is_written(self, key: str, data: Any, size: int) -> bool:
+        """Tell whether an object is what was to be written. A large one is, if it has the size."""
+        if size > _COMPARED_UP_TO_BYTES:
+            found = self.info(key)
+            return found is not None and found.size_bytes == size
         try:
-            # Large objects are written in parts, which become visible at once at the end. Should another
-            # writer finish first, it is replaced: by the same content, for keys of large objects are hashes.
-            if large:
-                obstore.put(self.store, key, data, use_multipart=True, chunk_size=16 << 20, max_concurrency=4)
-            else:
-                obstore.put(
-                    self.store, key, data, mode="create" if create_only else "overwrite", use_multipart=False
-                )
-        except (AlreadyExistsError, PreconditionError):
+            return bytes(self.get(key)) == (data.read_bytes() if isinstance(data, Path) else bytes(data))
+        except ArtifactNotFoundError:
             return False
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse(f"write {key}", exc)
-        return True
 
     def get(self, key: str) -> Content:
         import obstore
 
-        try:
-            response = obstore.get(self.store, key)
-            size = response.meta["size"]
-            data = memoryview(response.bytes())
-        except FileNotFoundError as exc:
-            self._gone(key, exc)
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse(f"read {key}", exc)
+        tries, size = self._retries(), 0
+        while True:
+            try:
+                response = obstore.get(self.store, key)
+                size = response.meta["size"]
+                data = memoryview(response.bytes())
+            except FileNotFoundError as exc:
+                self._gone(key, exc)
+            except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+                if not tries.again(exc):
+                    self._refuse(f"read {key}", exc, tries)
+                if size >= _RESUMED_FROM_BYTES:
+                    return self._get_in_pieces(key, size, tries)
+            else:
+                break
         if data.nbytes != size:
             raise ArtifactCorruptError(
                 f"s3://{self.bucket}/{self._full(key)} ended after {data.nbytes} of {size} bytes"
             )
         return data
 
-    def fetch(self, key: str, target: BinaryIO) -> int:
-        import obstore
+    def _get_in_pieces(self, key: str, size: int, tries: Retries) -> Content:
+        data = mmap.mmap(-1, size)
 
-        count = 0
-        try:
-            for chunk in obstore.get(self.store, key).stream(min_chunk_size=4 << 20):
-                target.write(chunk)
+        def take(offset: int, chunk: memoryview) -> None:
+            if offset + chunk.nbytes > size:
+                raise ArtifactCorruptError(f"s3://{self.bucket}/{self._full(key)} grew while it was read")
+            data[offset : offset + chunk.nbytes] = chunk
+
+        count = self._stream(key, take, tries)
+        if count != size:
+            raise ArtifactCorruptError(
+                f"s3://{self.bucket}/{self._full(key)} ended after {count} of {size} bytes"
+            )
+        return data
+
+    def _stream(self, key: str, take: Callable[[int, memoryview], None], tries: Retries) -> int:
+        """Read an object from its beginning to its end, and from where it stopped after each fault."""
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        count, moved_on_at, size, e_tag = 0, 0, -1, None
+        while count != size:
+            try:
+                wanted: Any = {"range": {"offset": count}, "if_match": e_tag} if count else {}
+                response = obstore.get(self.store, key, options=wanted)
+                size, e_tag = response.meta["size"], response.meta["e_tag"]
+                chunks = iter(response.stream(min_chunk_size=4 << 20))
+            except FileNotFoundError as exc:
+                self._gone(key, exc)
+            except PreconditionError:
+                count, e_tag = 0, None  # replaced meanwhile: from the beginning
+                continue
+            except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+                if not tries.again(exc):
+                    self._refuse(f"read {key}", exc, tries)
+                continue
+            while True:
+                try:
+                    chunk = next(chunks, None)
+                except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+                    if not tries.again(exc):
+                        self._refuse(f"read {key}", exc, tries)
+                    break
+                if chunk is None:
+                    return count
+                take(count, memoryview(chunk))
                 count += len(chunk)
-        except FileNotFoundError as exc:
-            self._gone(key, exc)
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse(f"read {key}", exc)
+                if count - moved_on_at >= _RESUMED_FROM_BYTES:
+                    moved_on_at = count
+                    tries.moved_on()
+        return count
+
+    def fetch(self, key: str, target: BinaryIO) -> int:
+        def take(offset: int, chunk: memoryview) -> None:
+            target.seek(offset)
+            _write_all(target.fileno(), chunk)
+
+        count = self._stream(key, take, self._retries())
+        target.truncate(count)
         return count
 
     def info(self, key: str) -> ObjectInfo | None:
         import obstore
 
         try:
-            found = obstore.head(self.store, key)
+            found = self._repeated(f"read {key}", lambda: obstore.head(self.store, key))
         except FileNotFoundError as exc:
             if "NoSuchBucket" in str(exc):
                 self._refuse(f"read {key}", exc)
             return None
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse(f"read {key}", exc)
         return ObjectInfo(key, found["size"], found["last_modified"])
+
+    def _repeated(self, doing: str, request: Callable[[], T]) -> T:
+        """Make a request that can be made again, until it is answered."""
+        tries = self._retries()
+        while True:
+            try:
+                return request()
+            except FileNotFoundError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+                if not tries.again(exc):
+                    self._refuse(doing, exc, tries)
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore
 
+        if not keys:
+            return
+        doing = f"delete {keys[0]}" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
         try:
-            if keys:
-                obstore.delete(self.store, list(keys))
+            self._repeated(doing, lambda: obstore.delete(self.store, list(keys)))
         except FileNotFoundError as exc:
             if "NoSuchBucket" in str(exc):
-                self._refuse("delete", exc)
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse("delete", exc)
+                self._refuse(doing, exc)
 
     def move(self, key: str, target: str) -> bool:
-        import obstore
-
-        try:
-            if obstore.head(self.store, key)["size"] <= _COPIES_UP_TO_BYTES:
-                obstore.rename(self.store, key, target)
-            else:
-                with tempfile.NamedTemporaryFile() as file:
-                    for chunk in obstore.get(self.store, key).stream(min_chunk_size=4 << 20):
-                        file.write(chunk)
-                    file.flush()
-                    self.put(target, Path(file.name), create_only=False)
-                obstore.delete(self.store, key)
-        except FileNotFoundError as exc:
-            if "NoSuchBucket" in str(exc):
-                self._refuse(f"move {key}", exc)
+        if not self.copy(key, target):
             return False
-        except StoreError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse(f"move {key}", exc)
+        self.delete([key])
         return True
 
     def copy(self, key: str, target: str) -> bool:
         import obstore
 
-        try:
-            obstore.copy(self.store, key, target)
-        except FileNotFoundError as exc:
-            if "NoSuchBucket" in str(exc):
-                self._refuse(f"copy {key}", exc)
+        found = self.info(key)
+        if found is None:
             return False
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse(f"copy {key}", exc)
+        try:
+            if found.size_bytes <= _COPIES_UP_TO_BYTES:
+                self._repeated(f"copy {key} to {target}", lambda: obstore.copy(self.store, key, target))
+            else:
+                with tempfile.NamedTemporaryFile(buffering=0) as file:
+                    self.fetch(key, cast("BinaryIO", file))
+                    self.put(target, Path(file.name), create_only=False)
+        except (FileNotFoundError, ArtifactNotFoundError) as exc:
+            if "NoSuchBucket" in str(exc):
+                self._refuse(f"copy {key} to {target}", exc)
+            return False
+        except OSError as exc:
+            self._refuse(f"copy {key} to {target} by way of {tempfile.gettempdir()}", exc)
         return True
 
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:
         import obstore
 
-        try:
-            for page in obstore.list(self.store, prefix or None, offset=after, chunk_size=1000):
-                for entry in page:
-                    yield ObjectInfo(entry["path"], entry["size"], entry["last_modified"])
-        except FileNotFoundError as exc:
-            self._refuse(f"list {prefix}", exc)
-        except (ArtifactNotFoundError, GeneratorExit):
-            raise
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
-            self._refuse(f"list {prefix}", exc)
+        doing, tries = f"list {prefix or 'objects'}", self._retries()
+        while True:
+            try:
+                pages = obstore.list(self.store, prefix or None, offset=after, chunk_size=1000)
+                for page in pages:
+                    for entry in page:
+                        after = entry["path"]
+                        yield ObjectInfo(entry["path"], entry["size"], entry["last_modified"])
+                    tries.moved_on()
+                return
+            except FileNotFoundError as exc:
+                self._refuse(doing, exc)
+            except StoreError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+                if not tries.again(exc):
+                    self._refuse(doing, exc, tries)
 
     def children(self, prefix: str) -> Iterator[str]:
         import obstore
 
         try:
-            found = obstore.list_with_delimiter(self.store, prefix)
-        except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+            found = self._repeated(f"list {prefix}", lambda: obstore.list_with_delimiter(self.store, prefix))
+        except FileNotFoundError as exc:
             self._refuse(f"list {prefix}", exc)
         yield from sorted(path.rsplit("/", 1)[-1] for path in found["common_prefixes"])
 
