@@ -22,6 +22,11 @@ from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedType
 
 READS_FILES = True
 
+# What dump() writes: files, folders, and the extended headers of long names.
+_KINDS = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE)
+# A name that stands twice, or below a file, or below a folder that is not there.
+_TWICE = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as found:
@@ -31,9 +36,8 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
                 yield from _entries(Path(entry.path))
 
 
-def dump(value: Path) -> Encoded:
-    root = regular(value)
-    target = scratch.folder() / "directory.tar"
+def _pack(root: Path, target: Path) -> tuple[list[str], int]:
+    """Write the tar; returns the names of the files and the sum of their sizes."""
     names: list[str] = []
     total = 0
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -58,6 +62,18 @@ def dump(value: Path) -> Encoded:
                     f"{entry.path!r} is a link or a device; a stored folder holds files and folders only, "
                     "so copy what the link names"
                 )
+    return names, total
+
+
+def dump(value: Path) -> Encoded:
+    root = regular(value)
+    target = scratch.folder() / "directory.tar"
+    try:
+        with scratch.explained(f"pack the folder {str(root)!r}", target.parent):
+            names, total = _pack(root, target)
+    except BaseException:
+        scratch.discard(target)
+        raise
     return Encoded(
         parts=target,
         schema={"directory_name": short(root.name, 255) or "root", "files": len(names), "total_bytes": total},
@@ -69,22 +85,70 @@ def dump(value: Path) -> Encoded:
 
 def load(data: Path, info: Stored) -> Path:
     root = data.parent / "directory" / file_name((info.schema or {}).get("directory_name"))
-    root.mkdir(parents=True, mode=0o700)
-    with tarfile.open(data, "r:") as archive:
-        for member in archive:
-            path = PurePosixPath(member.name)
-            if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise ArtifactCorruptError(f"{info.name!r} holds a file that wants to be at {member.name!r}")
-            target = root / path
-            if member.isdir():
-                target.mkdir(mode=0o700)
-            elif member.isreg():
-                source = archive.extractfile(member)
-                assert source is not None  # noqa: S101 - a regular file has content
-                with source, target.open("xb") as file:
-                    shutil.copyfileobj(source, file, 1 << 20)
-                target.chmod(0o700 if member.mode & stat.S_IXUSR else 0o600)
-            else:
-                raise ArtifactCorruptError(f"{info.name!r} holds a link or device at {member.name!r}")
-    data.unlink()
+    try:
+        with scratch.explained(f"unpack {info.name!r}", data.parent):
+            _unpack(data, root, info)
+    except BaseException:
+        shutil.rmtree(data.parent / "directory", ignore_errors=True)
+        raise
+    finally:
+        scratch.discard(data)
     return root
+
+
+def _unpack(data: Path, root: Path, info: Stored) -> None:
+    schema = info.schema or {}
+    root.mkdir(parents=True, mode=0o700)
+    files = total = 0
+    try:
+        size = data.stat().st_size
+        with tarfile.open(data, "r:", tarinfo=_members_within(size)) as archive:
+            for member in archive:
+                # The extended headers may have changed what the plain one said.
+                if not 0 <= member.size <= size or member.issparse():
+                    raise ArtifactCorruptError(f"{member.name[:300]!r} claims more bytes than there are")
+                _extract(archive, member, root, info.name)
+                if member.isreg():
+                    files, total = files + 1, total + member.size
+    except (tarfile.TarError, ValueError, RecursionError, MemoryError, *_TWICE) as exc:
+        if isinstance(exc, ArtifactCorruptError):
+            raise
+        raise ArtifactCorruptError(f"{info.name!r} is not a folder as this store writes it: {exc}") from exc
+    if (files, total) != (schema.get("files", files), schema.get("total_bytes", total)):
+        raise ArtifactCorruptError(
+            f"{info.name!r} held {schema['files']} files of {schema['total_bytes']:,} bytes when it was "
+            f"written, and holds {files} of {total:,}"
+        )
+
+
+def _members_within(size: int) -> type[tarfile.TarInfo]:
+    """Return a class of members that refuses one before anything of its announced size is allocated."""
+
+    class Member(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Member:
+            made = super().frombuf(buf, encoding, errors)
+            if made.type not in _KINDS or not 0 <= made.size <= size:
+                raise ArtifactCorruptError(
+                    f"an entry of the kind {made.type!r} and of {made.size} bytes in an archive of {size} bytes"
+                )
+            return made
+
+    return Member
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, name: str) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ArtifactCorruptError(f"{name!r} holds a file that wants to be at {member.name[:300]!r}")
+    target = root / path
+    if member.isdir():
+        target.mkdir(mode=0o700)
+    elif member.isreg():
+        source = archive.extractfile(member)
+        assert source is not None  # noqa: S101 - a regular file has content
+        with source, target.open("xb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        target.chmod(0o700 if member.mode & stat.S_IXUSR else 0o600)
+    else:
+        raise ArtifactCorruptError(f"{name!r} holds a link or device at {member.name[:300]!r}")

@@ -14,6 +14,7 @@ from typing import Any
 from airflow_ml_provider.artifacts import preview
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, Stored
 from airflow_ml_provider.artifacts.limits import any_length_of_int
+from airflow_ml_provider.exceptions import ArtifactCorruptError
 
 
 def dump(value: Any) -> Encoded:
@@ -29,5 +30,8 @@ def dump(value: Any) -> Encoded:
 
 
 def load(data: memoryview, info: Stored) -> Any:
-    with any_length_of_int():
-        return json.loads(bytes(data))
+    try:
+        with any_length_of_int():
+            return json.loads(bytes(data))
+    except (ValueError, RecursionError) as exc:
+        raise ArtifactCorruptError(f"{info.name!r} is not JSON as this store writes it: {exc}") from exc

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np  # noqa: TID253 - this module is imported on first use
@@ -11,7 +12,11 @@ from numpy.lib import format as npy  # noqa: TID253
 
 from airflow_ml_provider.artifacts import preview
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, Stored
+from airflow_ml_provider.artifacts.unpacking import check_unpacked
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError
+
+# Fields of a structured dtype are named in the header.
+_MAX_HEADER_BYTES = 1 << 20
 
 
 def _check(dtype: np.dtype[Any]) -> None:
@@ -66,24 +71,43 @@ def to_parts(array: np.ndarray[Any, Any]) -> list[memoryview]:
 
 def from_buffer(data: memoryview) -> np.ndarray[Any, Any]:
     """Read a ``.npy`` file; the array is writable and keeps ``data`` if that is writable."""
-    head = io.BytesIO(data[: 1 << 20])
-    version = npy.read_magic(head)
-    if version not in ((1, 0), (2, 0)):
-        raise ArtifactCorruptError(f"an array in version {version} of the npy format")
-    reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = reader(head, max_header_size=1 << 20)
-    if dtype.hasobject:
-        raise ArtifactCorruptError("an array of Python objects, which this store never writes")
-    count = int(np.prod(shape, dtype=np.int64))
-    body = data[head.tell() :]
-    if body.nbytes != count * dtype.itemsize:
-        raise ArtifactCorruptError(f"an array of {count * dtype.itemsize} bytes, got {body.nbytes}")
+    shape, fortran, dtype, start = header(data)
+    body = data[start:]
+    count = math.prod(shape)
     if not count or not dtype.itemsize:
         return np.zeros(shape, dtype, order="F" if fortran else "C")
     flat: np.ndarray[Any, Any] = np.frombuffer(body, dtype=dtype, count=count)
     if not flat.flags.writeable:
         flat = flat.copy()
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def header(data: memoryview) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """
+    Read the header of a ``.npy`` file: shape, whether it is in Fortran's order, dtype, where the data begins.
+
+    :raises ArtifactCorruptError: if the data that follow are not just as many as it promises, so that nothing
+        larger than the file is ever allocated.
+    """
+    head = io.BytesIO(data[:_MAX_HEADER_BYTES])
+    try:
+        version = npy.read_magic(head)
+        if version not in ((1, 0), (2, 0)):
+            raise ArtifactCorruptError(f"an array in version {version} of the npy format")
+        reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = reader(head, max_header_size=_MAX_HEADER_BYTES)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as exc:
+        if isinstance(exc, ArtifactCorruptError):
+            raise
+        raise ArtifactCorruptError(f"an array whose header cannot be read: {str(exc)[:200]}") from exc
+    if dtype.hasobject:
+        raise ArtifactCorruptError("an array of Python objects, which this store never writes")
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ArtifactCorruptError(f"an array of the shape {shape}")
+    promised, found = math.prod(shape) * dtype.itemsize, data.nbytes - head.tell()
+    if found != promised:
+        raise ArtifactCorruptError(f"an array of {promised:,} bytes, got {found:,}")
+    return shape, fortran, dtype, head.tell()
 
 
 def dump(value: np.ndarray[Any, Any]) -> Encoded:
@@ -97,4 +121,11 @@ def dump(value: np.ndarray[Any, Any]) -> Encoded:
 
 
 def load(data: memoryview, info: Stored) -> np.ndarray[Any, Any]:
+    shape, _, dtype, _ = header(data)
+    signed = (info.schema or {}).get("shape", list(shape))
+    if list(shape) != signed:
+        raise ArtifactCorruptError(
+            f"{info.name!r} was of the shape {signed} when it was written, not {shape}"
+        )
+    check_unpacked(math.prod(shape) * max(dtype.itemsize, 1), info)
     return from_buffer(data)

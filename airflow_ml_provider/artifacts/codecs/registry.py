@@ -126,7 +126,7 @@ class Part:
 
 _CODECS = "airflow_ml_provider.artifacts.codecs"
 _BUILT_IN = (
-    CodecEntry("bytes-v1", ("builtins.bytes", "builtins.bytearray"), f"{_CODECS}.raw"),
+    CodecEntry("bytes-v1", ("builtins.bytes", "builtins.bytearray", "builtins.memoryview"), f"{_CODECS}.raw"),
     CodecEntry("json-v1", (), f"{_CODECS}.jsontext", suffix=".json"),
     CodecEntry("tree-v1", (), f"{_CODECS}.jsontext", suffix=".json"),
     CodecEntry(

@@ -379,3 +379,44 @@ def test_paths_to_missing_files_and_links_are_refused(store: ArtifactStore, tmp_
 def test_has_nodes_finds_what_needs_decoding() -> None:
     assert has_nodes([{"a": [{"kind": "ml-object/v1"}]}])
     assert not has_nodes({"kind": "other", "a": [1, {"kind": 5}]})
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(memoryview(b"abc"), id="of bytes"),
+        pytest.param(memoryview(bytearray(b"abc")), id="writable"),
+        pytest.param(memoryview(b""), id="empty"),
+        pytest.param(memoryview(b"abcdefgh")[::2], id="strided"),
+        pytest.param(memoryview(b"abcdefgh")[::-1], id="backwards"),
+        pytest.param(memoryview(bytes(16)).cast("i"), id="of integers"),
+        pytest.param(memoryview(bytes(16)).cast("d")[:0], id="of no numbers"),
+        pytest.param(memoryview(np.arange(6.0)), id="of an array"),
+        pytest.param(memoryview(np.arange(6.0).reshape(2, 3)), id="of two dimensions"),
+        pytest.param(memoryview(np.arange(6.0).reshape(2, 3).T), id="in Fortran's order"),
+        pytest.param(memoryview(np.array([True, False])), id="of booleans"),
+        pytest.param(memoryview(np.array(5)), id="of no dimension"),
+    ],
+)
+def test_a_memoryview_keeps_its_format_and_shape(store: ArtifactStore, view: memoryview) -> None:
+    back = store.decode(store.encode(view, name="task"))
+
+    assert type(back) is memoryview
+    assert (back.format, back.shape, back.readonly) == (view.format, view.shape, view.readonly)
+    assert back.tolist() == view.tolist()
+    assert back.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([1j]),
+        np.array([1], dtype=">i4"),
+        np.zeros(1, [("a", "i4")]),
+        np.empty((0, 2)),
+        np.array([None]),
+    ],
+)
+def test_a_memoryview_that_bytes_cannot_give_back_is_refused(store: ArtifactStore, array: np.ndarray) -> None:
+    with pytest.raises(UnsupportedTypeError, match=r"memoryview of format.*bytes\(view\)"):
+        store.encode(memoryview(array), name="task")
