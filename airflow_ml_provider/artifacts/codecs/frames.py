@@ -430,7 +430,7 @@ def _turn_objects(values: Any, where: str) -> tuple[Any, Described]:
     cells = []
     for number, item in enumerate(values.tolist()):
         try:
-            cells.append(json.dumps(to_plain(item, "cell"), separators=(",", ":")))
+            cells.append(to_cell(item))
         except UnsupportedTypeError as exc:
             raise UnsupportedTypeError(
                 f"{where} of dtype object holds {type(item).__name__} in row {number}, which "
@@ -438,6 +438,19 @@ def _turn_objects(values: Any, where: str) -> tuple[Any, Described]:
                 "exactly; convert the column to one type (.astype(...)), or drop it"
             ) from exc
     return pa.array(cells, type=pa.large_string()), {"as": "objects", "form": "json", "missing": "None"}
+
+
+def to_cell(item: Any) -> str:
+    """
+    One cell of a column of Python objects as JSON.
+
+    :raises UnsupportedTypeError: if it cannot be carried exactly.
+    """
+    return json.dumps(to_plain(item, "cell"), separators=(",", ":"))
+
+
+def from_cell(text: str) -> Any:
+    return from_plain(json.loads(text))
 
 
 def _turn_arrays(items: Sequence[Any]) -> tuple[Any, Described] | None:
@@ -528,7 +541,7 @@ def _restore_objects(array: Any, described: Described) -> Any:
     made = np.empty(len(array), dtype=object)
     if described["form"] == "json":
         for number, text in enumerate(array.to_pylist()):
-            made[number] = from_plain(json.loads(text))
+            made[number] = from_cell(text)
         return made
     if described["form"] == "missing":
         made[:] = missing

@@ -39,6 +39,8 @@ class CodecEntry:
     :param type_names: ``module.qualname`` of exactly the types that it writes.
     :param module: Dotted path, imported on first use.
     :param base_type_names: Also writes subclasses of these.
+    :param by_name_type_names: Stores these too, though another codec does by default, where the format is
+        asked for by name.
     :param suffix: How the name of a local copy of the bytes ends.
     :param runs_code: Reading it can run whatever code its writer chose, so it is written and read only where
         ``[ml_provider] allow_pickle`` is on, and its hash is always checked.
@@ -49,6 +51,7 @@ class CodecEntry:
     type_names: tuple[str, ...]
     module: str
     base_type_names: tuple[str, ...] = ()
+    by_name_type_names: tuple[str, ...] = ()
     suffix: str = ".bin"
     runs_code: bool = False
     or_pickle: bool = False
@@ -163,6 +166,20 @@ _BUILT_IN = (
         f"{_CODECS}.arrow",
         suffix=".arrow",
         or_pickle=True,
+    ),
+    CodecEntry(
+        "parquet-v1",
+        (),
+        f"{_CODECS}.parquet",
+        by_name_type_names=(
+            "pandas.DataFrame",
+            "pandas.core.frame.DataFrame",
+            "pandas.Series",
+            "pandas.core.series.Series",
+            "pyarrow.lib.Table",
+            "pyarrow.lib.RecordBatch",
+        ),
+        suffix=".parquet",
     ),
     CodecEntry("npy-v1", ("numpy.ndarray",), f"{_CODECS}.npy", suffix=".npy", or_pickle=True),
     CodecEntry(
@@ -308,10 +325,11 @@ def _versions(short: str) -> dict[int, CodecEntry]:
 
 def writes(entry: CodecEntry, value: Any) -> bool:
     """Tell whether a codec stores values of this type; one that names no types decides when it is asked."""
-    if not entry.type_names and not entry.base_type_names:
+    exactly = entry.type_names + entry.by_name_type_names
+    if not exactly and not entry.base_type_names:
         return True
     names = [type_name(base) for base in type(value).__mro__]
-    return names[0] in entry.type_names or any(name in entry.base_type_names for name in names)
+    return names[0] in exactly or any(name in entry.base_type_names for name in names)
 
 
 def refuse(value: Any, where: str) -> UnsupportedTypeError:

