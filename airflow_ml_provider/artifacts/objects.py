@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
+from airflow_ml_provider.artifacts import scratch
 from airflow_ml_provider.artifacts.retries import Retries, may_pass
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError, StoreError
 
@@ -141,23 +142,18 @@ class ObjectStore:
         Copy an object to a new local file; returns its size in bytes. No file is left after an error.
 
         :raises ArtifactNotFoundError: if there is no such object.
-        :raises StoreError: if the storage refuses or cannot be reached, or the file cannot be written.
+        :raises StoreError: if the storage refuses or cannot be reached, or the local disk is full.
         """
         _check(key)
-        try:
-            with target.open("xb", buffering=0) as file:
-                try:
-                    return self._backend.fetch(key, file)
-                except BaseException:
-                    target.unlink(missing_ok=True)
-                    raise
-        except OSError as exc:
-            if isinstance(exc, StoreError):
+        with (
+            scratch.explained(f"copy {self.root}/{key}", target.parent),
+            target.open("xb", buffering=0) as file,
+        ):
+            try:
+                return self._backend.fetch(key, file)
+            except BaseException:
+                target.unlink(missing_ok=True)
                 raise
-            raise StoreError(
-                f"cannot copy {self.root}/{key} to the local file {str(target)!r}: {exc.strerror or exc}; "
-                "free space there, or let the environment variable TMPDIR name a larger folder"
-            ) from exc
 
     def info(self, key: str) -> ObjectInfo | None:
         return self._backend.info(_check(key))
@@ -748,15 +744,17 @@ class _Bucket:
             if found.size_bytes <= _COPIES_UP_TO_BYTES:
                 self._repeated(f"copy {key} to {target}", lambda: obstore.copy(self.store, key, target))
             else:
-                with tempfile.NamedTemporaryFile(buffering=0) as file:
+                where = Path(tempfile.gettempdir())
+                with (
+                    scratch.explained(f"copy {key}", where),
+                    tempfile.NamedTemporaryFile(buffering=0) as file,
+                ):
                     self.fetch(key, cast("BinaryIO", file))
                     self.put(target, Path(file.name), create_only=False)
         except (FileNotFoundError, ArtifactNotFoundError) as exc:
             if "NoSuchBucket" in str(exc):
                 self._refuse(f"copy {key} to {target}", exc)
             return False
-        except OSError as exc:
-            self._refuse(f"copy {key} to {target} by way of {tempfile.gettempdir()}", exc)
         return True
 
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]:

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+from airflow_ml_provider.exceptions import ArtifactError, StoreError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"airflow-ml-(\d+)-")
 _lock = threading.Lock()
 _folder: Path | None = None
@@ -19,15 +24,43 @@ _owner = 0
 
 
 def folder() -> Path:
-    """A new empty folder of mode 0700 that is removed when this process ends."""
+    """
+    A new empty folder of mode 0700 that is removed when this process ends.
+
+    :raises StoreError: if the disk is full.
+    """
     global _folder, _owner  # noqa: PLW0603
-    with _lock:
+    with _lock, explained("make a folder for local copies", Path(tempfile.gettempdir())):
         if _folder is None or _owner != os.getpid() or not _folder.is_dir():
             _sweep(Path(tempfile.gettempdir()))
             _folder = Path(tempfile.mkdtemp(prefix=f"airflow-ml-{os.getpid()}-"))
             _owner = os.getpid()
             atexit.register(_remove, _folder, _owner)
         return Path(tempfile.mkdtemp(dir=_folder))
+
+
+@contextlib.contextmanager
+def explained(doing: str, where: Path) -> Iterator[None]:
+    """Say of a full disk what was being done where, and what helps."""
+    try:
+        yield
+    except OSError as exc:
+        if isinstance(exc, ArtifactError) or exc.errno not in _FULL:
+            raise
+        raise StoreError(
+            f"cannot {doing} in {str(where)!r}: {exc.strerror}; free space there, or let the environment "
+            "variable TMPDIR name a larger folder"
+        ) from exc
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder, and the folder that was made for it alone."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
+    with contextlib.suppress(OSError):  # holds something else
+        path.parent.rmdir()
 
 
 def remove_local_copies() -> None:

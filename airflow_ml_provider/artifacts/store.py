@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import os
@@ -350,7 +349,7 @@ class ArtifactStore:
             if self.verify_on_read:
                 self._check_digest(ref, digest_of_file(path))
         except BaseException as exc:
-            path.unlink(missing_ok=True)
+            scratch.discard(path)
             if isinstance(exc, ArtifactNotFoundError):
                 raise self._gone(ref) from exc
             raise
@@ -578,8 +577,7 @@ class _Session:
             digest, size_bytes = self._put(encoded.parts)
         finally:
             if encoded.temporary and isinstance(encoded.parts, Path):
-                with contextlib.suppress(OSError):
-                    encoded.parts.unlink()
+                scratch.discard(encoded.parts)
         if again := self._earlier.get((_part_name(name), digest, entry.format)):
             return again
         shown = facts.preview and self._store.previews
@@ -642,7 +640,7 @@ class _Session:
         size = max(stored, (encoded.schema or {}).get(UNPACKED, 0))
         if size > limit:
             if encoded.temporary and isinstance(parts, Path):
-                parts.unlink(missing_ok=True)
+                scratch.discard(parts)
             raise ArtifactTooLargeError(
                 f"storing {name!r} would take {size:,} bytes, and [ml_provider] max_artifact_bytes allows "
                 f"{limit:,}; return less, or several artifacts, or raise the limit"
