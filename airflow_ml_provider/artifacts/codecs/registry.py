@@ -192,6 +192,30 @@ _BUILT_IN = (
         f"{_CODECS}.sparse",
     ),
     CodecEntry(
+        "xgboost-v1",
+        (
+            "xgboost.core.Booster",
+            *(
+                f"xgboost.sklearn.XGB{name}"
+                for name in ("Model", "Classifier", "Regressor", "Ranker", "RFClassifier", "RFRegressor")
+            ),
+        ),
+        f"{_CODECS}.xgboost",
+    ),
+    CodecEntry(
+        "lightgbm-v1",
+        (
+            "lightgbm.basic.Booster",
+            *(f"lightgbm.sklearn.LGBM{name}" for name in ("Model", "Classifier", "Regressor", "Ranker")),
+        ),
+        f"{_CODECS}.lightgbm",
+    ),
+    CodecEntry(
+        "catboost-v1",
+        tuple(f"catboost.core.CatBoost{name}" for name in ("", "Classifier", "Regressor", "Ranker")),
+        f"{_CODECS}.catboost",
+    ),
+    CodecEntry(
         "file-v1",
         ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13
         f"{_CODECS}.files",
@@ -343,7 +367,7 @@ def refuse(value: Any, where: str) -> UnsupportedTypeError:
     )
 
 
-_PUBLIC_HOMES = ("pandas", "pyarrow", "pathlib")
+_PUBLIC_HOMES = ("pandas", "pyarrow", "pathlib", "xgboost", "lightgbm", "catboost", "torch")
 
 
 def public_type_name(value_type: type) -> str:
@@ -353,6 +377,8 @@ def public_type_name(value_type: type) -> str:
         return value_type.__qualname__
     if home == "pathlib":
         return "pathlib.Path"
+    if value_type.__module__.startswith("scipy.sparse."):
+        return f"scipy.sparse.{value_type.__qualname__}"
     if home in _PUBLIC_HOMES:
         return f"{home}.{value_type.__qualname__}"
     return type_name(value_type)

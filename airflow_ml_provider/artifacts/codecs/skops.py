@@ -32,6 +32,14 @@ _TRUSTED = (
     "numpy.dtype*",
     "numpy.[a-z]*",
     "scipy.sparse.*",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    # Steps of a pipeline: they restore themselves from their library's own bytes.
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGB*",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBM*",
+    "catboost.core.CatBoost*",
 )
 # Test helpers and compilers run text; nothing that is fitted refers to them.
 _NEVER = (

@@ -108,6 +108,22 @@ def sparse(name: str) -> Any:
     return getattr(scipy.sparse, name)(np.array([[0, 1.5, 0], [2, 0, -3]]))
 
 
+POINTS = np.array([[0.0, 1], [1, 0], [2, 5], [3, 2]])
+
+
+def booster(library: str, name: str, **params: Any) -> Any:
+    import importlib
+
+    model = getattr(importlib.import_module(library), name)(n_estimators=2, **params)
+    return model.fit(POINTS, np.array([0, 0, 1, 1]))
+
+
+def predicted(model: Any) -> Any:
+    if type(model).__module__ == "xgboost.core":
+        return model.inplace_predict(POINTS)
+    return getattr(model, "predict_proba", model.predict)(POINTS)
+
+
 def file() -> dict[str, tuple[bytes, bool]]:
     return {"run é.sh": (b"#!/bin/sh\n", True)}
 
@@ -152,6 +168,11 @@ VALUES: dict[str, Callable[[], Any]] = {
     "parquet-v1.1": ordinary,
     "parquet-v1.2": table,
     "parquet-v1.3": wide_labels,
+    "xgboost-v1.1": lambda: booster("xgboost", "XGBClassifier"),
+    "xgboost-v1.2": lambda: booster("xgboost", "XGBRegressor").get_booster(),
+    "lightgbm-v1.1": lambda: booster("lightgbm", "LGBMClassifier", min_child_samples=1, verbose=-1),
+    "lightgbm-v1.2": lambda: booster("lightgbm", "LGBMRegressor", min_child_samples=1, verbose=-1).booster_,
+    "catboost-v1.1": lambda: booster("catboost", "CatBoostClassifier", allow_writing_files=False, verbose=0),
     "skops-v1.1": scaler,
     "tree-v1.1": lambda: TREE,
 }
@@ -230,6 +251,10 @@ def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_p
         assert type(back) is type(expected)
         assert str(back.get_params()) == str(expected.get_params())
         assert back.transform([[5.0, 1.0]]).tolist() == expected.transform([[5.0, 1.0]]).tolist()
+    elif facts["format"] in ("xgboost-v1", "lightgbm-v1", "catboost-v1"):
+        assert type(back) is type(expected)
+        assert np.allclose(predicted(back), predicted(expected), rtol=1e-5)
+        assert not hasattr(back, "get_params") or str(back.get_params()) == str(expected.get_params())
     elif facts["format"] == "scipy-sparse-v1":
         assert type(back) is type(expected)
         assert same(back.toarray(), expected.toarray())
