@@ -114,6 +114,8 @@ class Writer:
             return [
                 self._place(item, f"{name}.{i}", depth + 1, inside=inside) for i, item in enumerate(value)
             ]
+        if isinstance(value, dict) and (whole := registry.codec_of_dict(value)) is not None:
+            return self._store(value, name, whole)
         if type(value) is dict and _keeps_shape(value):
             return {
                 key: self._place(item, f"{name}.{key}", depth + 1, inside=inside)

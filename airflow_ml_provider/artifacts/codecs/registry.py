@@ -9,7 +9,9 @@ looked at only when a type or format is met that nobody here knows.
 
 from __future__ import annotations
 
+import collections
 import importlib
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -216,6 +218,14 @@ _BUILT_IN = (
         f"{_CODECS}.catboost",
     ),
     CodecEntry(
+        "safetensors-v1",
+        ("torch.Tensor", "torch.nn.parameter.Parameter"),
+        f"{_CODECS}.tensors",
+        base_type_names=("torch.nn.modules.module.Module",),  # which it refuses, with advice
+        by_name_type_names=("builtins.dict", "collections.OrderedDict"),
+        suffix=".safetensors",
+    ),
+    CodecEntry(
         "file-v1",
         ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13
         f"{_CODECS}.files",
@@ -310,6 +320,17 @@ def codec_for(value: Any, *, look_further: bool = True) -> CodecEntry | None:
     return found
 
 
+def codec_of_dict(value: dict[Any, Any]) -> CodecEntry | None:
+    """Find the codec that stores a dict whole, if it is a state dict of PyTorch: names and tensors only."""
+    torch = sys.modules.get("torch")
+    if torch is None or not value or type(value) not in (dict, collections.OrderedDict):
+        return None
+    kinds = (getattr(torch, "Tensor", None), torch.nn.Parameter if hasattr(torch, "nn") else None)
+    if all(type(item) in kinds for item in value.values()) and all(type(name) is str for name in value):
+        return _by_format["safetensors-v1"]
+    return None
+
+
 def codec_of(format: str) -> CodecEntry:
     """
     Find the codec of a format.
@@ -379,6 +400,8 @@ def public_type_name(value_type: type) -> str:
         return "pathlib.Path"
     if value_type.__module__.startswith("scipy.sparse."):
         return f"scipy.sparse.{value_type.__qualname__}"
+    if type_name(value_type) == "torch.nn.parameter.Parameter":
+        return "torch.nn.Parameter"
     if home in _PUBLIC_HOMES:
         return f"{home}.{value_type.__qualname__}"
     return type_name(value_type)

@@ -108,6 +108,32 @@ def sparse(name: str) -> Any:
     return getattr(scipy.sparse, name)(np.array([[0, 1.5, 0], [2, 0, -3]]))
 
 
+def tensors() -> Any:
+    import torch
+
+    weight = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    return {
+        "weight": torch.nn.Parameter(weight),
+        "tied": weight,
+        "half": torch.tensor([1.5, -2]).to(torch.bfloat16),
+        "float8": torch.tensor([[1.5], [-2]]).to(torch.float8_e4m3fnuz),
+        "complex": torch.tensor(1 + 2j),
+        "mask": torch.tensor([True, False]),
+    }
+
+
+def same_tensors(left: Any, right: Any) -> bool:
+    import torch
+
+    if isinstance(right, dict):
+        return list(left) == list(right) and all(same_tensors(left[name], right[name]) for name in right)
+    return (
+        type(left) is type(right)
+        and (left.dtype, left.shape, left.requires_grad) == (right.dtype, right.shape, right.requires_grad)
+        and torch.equal(left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8))
+    )
+
+
 POINTS = np.array([[0.0, 1], [1, 0], [2, 5], [3, 2]])
 
 
@@ -173,6 +199,8 @@ VALUES: dict[str, Callable[[], Any]] = {
     "lightgbm-v1.1": lambda: booster("lightgbm", "LGBMClassifier", min_child_samples=1, verbose=-1),
     "lightgbm-v1.2": lambda: booster("lightgbm", "LGBMRegressor", min_child_samples=1, verbose=-1).booster_,
     "catboost-v1.1": lambda: booster("catboost", "CatBoostClassifier", allow_writing_files=False, verbose=0),
+    "safetensors-v1.1": lambda: tensors()["half"],
+    "safetensors-v1.2": tensors,
     "skops-v1.1": scaler,
     "tree-v1.1": lambda: TREE,
 }
@@ -216,6 +244,8 @@ def write(stem: str, store: ArtifactStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stem", VALUES)
 def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_path: Path) -> None:
+    if stem.startswith("safetensors-"):
+        pytest.importorskip("torch")
     if os.environ.get("WRITE_GOLDEN") == "1" and not (FOLDER / f"{stem}.bin").exists():
         write(stem, store, tmp_path)
     facts = json.loads((FOLDER / f"{stem}.json").read_text())
@@ -255,6 +285,8 @@ def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_p
         assert type(back) is type(expected)
         assert np.allclose(predicted(back), predicted(expected), rtol=1e-5)
         assert not hasattr(back, "get_params") or str(back.get_params()) == str(expected.get_params())
+    elif facts["format"] == "safetensors-v1":
+        assert same_tensors(back, expected)
     elif facts["format"] == "scipy-sparse-v1":
         assert type(back) is type(expected)
         assert same(back.toarray(), expected.toarray())
