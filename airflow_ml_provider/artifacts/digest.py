@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 # Below this, starting threads costs more than they save.
 _THREADS_FROM_BYTES = 1 << 20
+# The process whose threads these are.
+_threads_pid: int | None = None
 
 
 def _hasher(size_bytes: int) -> Any:
+    global _threads_pid  # noqa: PLW0603
     from blake3 import blake3
 
-    return blake3(max_threads=blake3.AUTO if size_bytes >= _THREADS_FROM_BYTES else 1)
+    threads = 1
+    if size_bytes >= _THREADS_FROM_BYTES:
+        # The threads do not survive a fork, and a child would wait for them for ever.
+        _threads_pid = _threads_pid or os.getpid()
+        threads = blake3.AUTO if _threads_pid == os.getpid() else 1
+    return blake3(max_threads=threads)
 
 
 def digest_of(parts: Iterable[memoryview]) -> str:
