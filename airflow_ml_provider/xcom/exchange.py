@@ -65,10 +65,10 @@ def store(
     outputs = task is not None and _pushes_outputs_of(task)
     if outputs and key == RETURN_KEY:
         value = _as_pushed(value, task)
-    artifact = own or Artifact(default_name(dag_id, task_id, key))
+    artifact = own or Artifact(derived_name(dag_id or "airflow", task_id or "xcom", key))
     if outputs and task is not None and task.artifact is not None and key != RETURN_KEY:
         # A part of the return value: called as it is inside of it.
-        artifact = replace(task.artifact, name=f"{task.artifact.name}.{key}", format=None)
+        artifact = replace(task.artifact, name=derived_name(task.artifact.name, key), format=None)
     tree = _store().encode(
         value,
         name=artifact.name,
@@ -121,12 +121,16 @@ def load(stored: Any) -> Any:
     return _decoded(stored, task, how)
 
 
-def default_name(dag_id: str | None, task_id: str | None, key: str | None) -> str:
-    """Name the artifact of a task that declares none: ``<dag_id>.<task_id>``, other keys appended."""
-    parts = [dag_id or "airflow", task_id or "xcom"]
-    if key and key != RETURN_KEY:
-        parts.append(key)
-    return ".".join(parts)
+def derived_name(*parts: str) -> str:
+    """
+    Name an artifact after where it comes from: ``<dag_id>.<task_id>``, keys other than Airflow's appended.
+
+    What names may not hold (long ids of tasks and groups, keys of any text) is shortened and replaced, as in
+    the names of parts of a value.
+    """
+    from airflow_ml_provider.artifacts.store import _part_name
+
+    return _part_name(".".join(parts if parts[-1] != RETURN_KEY else parts[:-1]))
 
 
 def _look_through(tree: Any) -> tuple[bool, bool]:

@@ -750,6 +750,57 @@ def templates_and_classic_operators(seen: list[Any]) -> list[Any]:
     return [dag]
 
 
+@notes(FRAME, str(FRAME), FRAME, f"{FRAME}!", ["frame"])
+def templates_of_frames(seen: list[Any]) -> list[Any]:
+    """A template renders what a value prints; a native one gives the value."""
+    dags = [
+        DAG(f"templates_of_frames_{n}", schedule=None, render_template_as_native_obj=n > 0) for n in (1, 0)
+    ]
+    for dag in dags:
+        with dag:
+
+            @task
+            def made():
+                return FRAME
+
+            @task
+            def used(pulled, output, *more):
+                seen.extend([pulled, *([output] if dag is not dags[0] else []), *more])
+
+            found = made()
+            pull = "{{ ti.xcom_pull('made') }}"
+            if dag is dags[0]:
+                found >> used(pull, None)
+            else:
+                used(pull, found, f"{found}!", ["{{ task.op_args | length and 'frame' }}"])
+    return dags
+
+
+@notes(
+    (FRAME, {"frame": FRAME, "n": 2}), [FRAME, FRAME], [{"frame": FRAME, "n": 1}, {"frame": FRAME, "n": 2}]
+)
+def multiple_outputs_of_a_mapped_task(seen: list[Any]) -> list[Any]:
+    with new_dag("multiple_outputs_of_a_mapped_task") as dag:
+
+        @task(multiple_outputs=True)
+        def made(n):
+            return {"frame": FRAME, "n": n}
+
+        @task
+        def used(whole, ti=None):
+            seen.append(
+                (
+                    ti.xcom_pull(task_ids="made", key="frame", map_indexes=0),
+                    ti.xcom_pull(task_ids="made", map_indexes=1),
+                )
+            )
+            seen.append(ti.xcom_pull(task_ids="made", key="frame", map_indexes=[0, 1]))
+            seen.append(list(whole))
+
+        used(made.expand(n=[1, 2]))
+    return [dag]
+
+
 async def asend(comms: Any, msg: Any) -> Any:
     """What ``dag.test()`` lacks for asynchronous pulls and pushes."""
     return comms.send(msg)

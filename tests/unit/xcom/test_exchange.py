@@ -95,6 +95,29 @@ def test_a_format_that_was_asked_for_is_written_for_plain_json_too(root):
 
 
 @pytest.mark.parametrize(
+    ("task_id", "key", "name"),
+    [
+        ("t", "return_value", "d.t"),
+        ("t", "side", "d.t.side"),
+        ("t", "a\nb\0", "d.t.a_b_"),
+        ("t", "a/ ", "d.t.a"),
+        ("t", "\ud800", "d.t._"),
+        ("t", "é/😀", "d.t.é/😀"),
+        ("group." * 20 + "t" * 130, "k" * 500, None),
+    ],
+)
+def test_any_key_and_any_task_id_can_be_pushed_under(task_id, key, name):
+    stored = exchange.store(FRAME, **PLACE | {"task_id": task_id, "key": key})
+    assert stored["name"] == name or (name is None and stored["name"].startswith("d.group.group."))
+    pd.testing.assert_frame_equal(exchange.load(stored), FRAME)
+
+
+def test_long_keys_keep_their_names_apart():
+    names = {exchange.derived_name("d", "t", "k" * 500 + end) for end in "ab"}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
     "stored",
     [
         {"__classname__": "builtins.tuple", "__version__": 1, "__data__": [1, 2]},
