@@ -130,7 +130,7 @@ def _members_within(size: int) -> type[tarfile.TarInfo]:
             made = super().frombuf(buf, encoding, errors)
             if made.type not in _KINDS or not 0 <= made.size <= size:
                 raise ArtifactCorruptError(
-                    f"an entry of the kind {made.type!r} and of {made.size} bytes in an archive of {size} bytes"
+                    f"an entry of the kind {made.type!r} and of {made.size} bytes in an archive of {size}"
                 )
             return made
 

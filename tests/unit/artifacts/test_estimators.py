@@ -2,6 +2,7 @@
 # ruff: noqa: E501 - tables of values
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,19 @@ def test_functions_of_the_system_are_refused(store: ArtifactStore) -> None:
 
     with pytest.raises(TypeError, match=r"system"):
         store.decode(store.encode(FunctionTransformer(os.system), name="task"))
+
+
+@pytest.mark.parametrize("model", ESTIMATORS, ids=lambda model: type(model).__name__)
+def test_a_skops_that_keeps_its_parts_elsewhere_writes_and_reads_the_same(
+    store: ArtifactStore, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.fit(X, y)
+    fast = store.save(model, "task")
+    with monkeypatch.context() as without:
+        for name in ("skops.io._utils", "skops.io._audit"):
+            without.setitem(sys.modules, name, None)
+        slow = store.save(model, "task")
+        back = store.load(fast)
+
+    assert slow.digest == fast.digest
+    assert np.array_equal(back.predict_proba(X), model.predict_proba(X))
