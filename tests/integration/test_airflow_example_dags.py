@@ -750,30 +750,25 @@ def templates_and_classic_operators(seen: list[Any]) -> list[Any]:
     return [dag]
 
 
-@notes(FRAME, str(FRAME), FRAME, f"{FRAME}!", ["frame"])
+@notes(FRAME, str(FRAME), f"{FRAME}!", FRAME)
 def templates_of_frames(seen: list[Any]) -> list[Any]:
-    """A template renders what a value prints; a native one gives the value."""
-    dags = [
-        DAG(f"templates_of_frames_{n}", schedule=None, render_template_as_native_obj=n > 0) for n in (1, 0)
-    ]
-    for dag in dags:
-        with dag:
+    """A template renders what a value prints, a native one gives the value."""
 
-            @task
-            def made():
-                return FRAME
+    @task
+    def made():
+        return FRAME
 
-            @task
-            def used(pulled, output, *more):
-                seen.extend([pulled, *([output] if dag is not dags[0] else []), *more])
+    @task
+    def used(*found):
+        seen.extend(found)
 
-            found = made()
-            pull = "{{ ti.xcom_pull('made') }}"
-            if dag is dags[0]:
-                found >> used(pull, None)
-            else:
-                used(pull, found, f"{found}!", ["{{ task.op_args | length and 'frame' }}"])
-    return dags
+    pull = "{{ ti.xcom_pull('made') }}"
+    with DAG("native_templates_of_frames", schedule=None, render_template_as_native_obj=True) as native:
+        made() >> used(pull)
+    with new_dag("templates_of_frames") as dag:
+        frame = made()
+        used(pull, f"{frame}!", frame)
+    return [native, dag]
 
 
 @notes(
