@@ -42,6 +42,9 @@ _COMPARED_UP_TO_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z0-9_=.+-]+(/[A-Za-z0-9_=.+-]+)*")
 _TEMPORARY = ".tmp"
 
+# Manifests and records are a few KiB.
+_MAX_JSON_BYTES = 64 << 20
+
 T = TypeVar("T")
 
 
@@ -63,14 +66,23 @@ Content = bytes | mmap.mmap | memoryview
 
 class _Backend(Protocol):
     def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
-    def get(self, key: str) -> Content: ...
-    def fetch(self, key: str, target: BinaryIO) -> int: ...
+    def get(self, key: str, at_most: int | None = None) -> Content: ...
+    def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int: ...
     def info(self, key: str) -> ObjectInfo | None: ...
     def delete(self, keys: Sequence[str]) -> None: ...
     def move(self, key: str, target: str) -> bool: ...
     def copy(self, key: str, target: str) -> bool: ...
     def list(self, prefix: str, after: str | None) -> Iterator[ObjectInfo]: ...
     def children(self, prefix: str) -> Iterator[str]: ...
+
+
+def _within(size: int, at_most: int | None, where: str) -> int:
+    if at_most is not None and size > at_most:
+        raise ArtifactCorruptError(
+            f"{where} is damaged: it holds {size:,} bytes, and at most {at_most:,} were written there; nothing of it was "
+            "read. Delete it and re-run what wrote it"
+        )
+    return size
 
 
 class ObjectStore:
@@ -128,19 +140,23 @@ class ObjectStore:
             parts = [memoryview(data.read())]
         return self._backend.put(key, parts, create_only=create_only)
 
-    def get(self, key: str) -> Content:
+    def get(self, key: str, *, at_most: int | None = None) -> Content:
         """
         Read an object, as a buffer. A large one of a folder may be written to, for it is a private copy.
 
+        :param at_most: A longer one, in bytes, is refused before memory is taken for it.
+        :raises ArtifactCorruptError: if it is longer than that.
         :raises ArtifactNotFoundError: if there is none.
         :raises StoreError: if the storage refuses or cannot be reached.
         """
-        return self._backend.get(_check(key))
+        return self._backend.get(_check(key), at_most)
 
-    def fetch(self, key: str, target: Path) -> int:
+    def fetch(self, key: str, target: Path, *, at_most: int | None = None) -> int:
         """
         Copy an object to a new local file; returns its size in bytes. No file is left after an error.
 
+        :param at_most: A longer one, in bytes, is refused before it is copied.
+        :raises ArtifactCorruptError: if it is longer than that.
         :raises ArtifactNotFoundError: if there is no such object.
         :raises StoreError: if the storage refuses or cannot be reached, or the local disk is full.
         """
@@ -150,7 +166,7 @@ class ObjectStore:
             target.open("xb", buffering=0) as file,
         ):
             try:
-                return self._backend.fetch(key, file)
+                return self._backend.fetch(key, file, at_most)
             except BaseException:
                 target.unlink(missing_ok=True)
                 raise
@@ -207,10 +223,10 @@ class ObjectStore:
 
         :raises ArtifactCorruptError: if it is not JSON.
         """
-        data = self.get(key)
+        data = self.get(key, at_most=_MAX_JSON_BYTES)
         try:
             return json.loads(bytes(data))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ArtifactCorruptError(f"{self.root}/{key} is not JSON: {exc}; delete it") from exc
 
     def put_json(self, key: str, doc: Any, create_only: bool = True) -> bool:
@@ -291,10 +307,10 @@ class _Folder:
         except OSError as exc:
             self._refuse(f"read {key}", exc)
 
-    def get(self, key: str) -> Content:
+    def get(self, key: str, at_most: int | None = None) -> Content:
         with self._open(key) as file:
             try:
-                size = os.fstat(file.fileno()).st_size
+                size = _within(os.fstat(file.fileno()).st_size, at_most, f"{self.path}/{key}")
                 if size < _MAPPED_FROM_BYTES:
                     return file.read()
                 data = mmap.mmap(-1, size)
@@ -309,8 +325,9 @@ class _Folder:
             except OSError as exc:
                 self._refuse(f"read {key}", exc)
 
-    def fetch(self, key: str, target: BinaryIO) -> int:
+    def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int:
         with self._open(key) as file:
+            _within(os.fstat(file.fileno()).st_size, at_most, f"{self.path}/{key}")
             count = 0
             while True:
                 try:
@@ -608,17 +625,19 @@ class _Bucket:
         except ArtifactNotFoundError:
             return False
 
-    def get(self, key: str) -> Content:
+    def get(self, key: str, at_most: int | None = None) -> Content:
         import obstore
 
         tries, size = self._retries(), 0
         while True:
             try:
                 response = obstore.get(self.store, key)
-                size = response.meta["size"]
+                size = _within(response.meta["size"], at_most, f"s3://{self.bucket}/{self._full(key)}")
                 data = memoryview(response.bytes())
             except FileNotFoundError as exc:
                 self._gone(key, exc)
+            except ArtifactCorruptError:
+                raise
             except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
                 if not tries.again(exc):
                     self._refuse(f"read {key}", exc, tries)
@@ -647,7 +666,13 @@ class _Bucket:
             )
         return data
 
-    def _stream(self, key: str, take: Callable[[int, memoryview], None], tries: Retries) -> int:
+    def _stream(
+        self,
+        key: str,
+        take: Callable[[int, memoryview], None],
+        tries: Retries,
+        at_most: int | None = None,
+    ) -> int:
         """Read an object from its beginning to its end, and from where it stopped after each fault."""
         import obstore
         from obstore.exceptions import PreconditionError
@@ -658,9 +683,12 @@ class _Bucket:
                 wanted: Any = {"range": {"offset": count}, "if_match": e_tag} if count else {}
                 response = obstore.get(self.store, key, options=wanted)
                 size, e_tag = response.meta["size"], response.meta["e_tag"]
+                _within(size, at_most, f"s3://{self.bucket}/{self._full(key)}")
                 chunks = iter(response.stream(min_chunk_size=4 << 20))
             except FileNotFoundError as exc:
                 self._gone(key, exc)
+            except ArtifactCorruptError:
+                raise
             except PreconditionError:
                 count, e_tag = 0, None  # replaced meanwhile: from the beginning
                 continue
@@ -684,12 +712,12 @@ class _Bucket:
                     tries.moved_on()
         return count
 
-    def fetch(self, key: str, target: BinaryIO) -> int:
+    def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int:
         def take(offset: int, chunk: memoryview) -> None:
             target.seek(offset)
             _write_all(target.fileno(), chunk)
 
-        count = self._stream(key, take, self._retries())
+        count = self._stream(key, take, self._retries(), at_most)
         target.truncate(count)
         return count
 

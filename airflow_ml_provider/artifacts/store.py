@@ -344,7 +344,11 @@ class ArtifactStore:
     def _fetch(self, ref: ArtifactRef, path: Path) -> None:
         """Copy the stored bytes to a new local file and verify them; nothing is left if they are wrong."""
         try:
-            size = trash.read_content(self.objects, ref.digest, lambda key: self.objects.fetch(key, path))
+            size = trash.read_content(
+                self.objects,
+                ref.digest,
+                lambda key: self.objects.fetch(key, path, at_most=ref.size_bytes),
+            )
             self._check_size(ref, size)
             if self.verify_on_read:
                 self._check_digest(ref, digest_of_file(path))
@@ -370,7 +374,13 @@ class ArtifactStore:
             data: Any = path
         else:
             try:
-                data = memoryview(trash.read_content(self.objects, ref.digest, self.objects.get))
+                data = memoryview(
+                    trash.read_content(
+                        self.objects,
+                        ref.digest,
+                        lambda key: self.objects.get(key, at_most=ref.size_bytes),
+                    )
+                )
             except ArtifactNotFoundError as exc:
                 raise self._gone(ref) from exc
             self._check_size(ref, data.nbytes)
