@@ -19,6 +19,7 @@ FAULTS = (
     "503",
     "reset before",  # the headers came, and the connection is reset
     "reset within",  # half of the request's body came
+    "half sent",  # half of the request's body came to the server
     "lost answer",  # the server did the work, and the connection is reset before the answer
     "500 after",  # the server did the work, and the answer says that it did not
     "truncated",  # the connection is reset after half of the answer's body
@@ -81,7 +82,12 @@ class FaultProxy:
     _fault: str = ""
     _times: int = 0
     _hooks: dict[str, Callable[[Request], None]] = field(default_factory=dict)
+    _countdown: tuple[int, Callable[[Request], None], str] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._gate.set()
 
     def inject(self, operation: str, fault: str, times: int) -> None:
         assert fault in FAULTS
@@ -92,10 +98,26 @@ class FaultProxy:
         with self._lock:
             self._times = 0
             self._hooks.clear()
+            self._countdown = None
 
     def before(self, operation: str, act: Callable[[Request], None]) -> None:
         """Run ``act`` once, when the next request of an operation has come and not gone on."""
         self._hooks[operation] = act
+
+    def at(self, count: int, act: Callable[[Request], None], fault: str = "") -> None:
+        """Run ``act`` when so many requests have come, and break that one."""
+        assert not fault or fault in FAULTS
+        with self._lock:
+            self._countdown = (count, act, fault)
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let no request pass meanwhile."""
+        self._gate.clear()
+        try:
+            yield
+        finally:
+            self._gate.set()
 
     def counts(self) -> Counter[str]:
         return Counter(request.operation for request in self.seen)
@@ -105,8 +127,15 @@ class FaultProxy:
             self.seen.clear()
 
     def _take(self, request: Request) -> tuple[str, Callable[[Request], None] | None]:
+        self._gate.wait(60)
         with self._lock:
             self.seen.append(request)
+            if self._countdown is not None:
+                count, act, fault = self._countdown
+                if count == 1:
+                    self._countdown = None
+                    return fault, act
+                self._countdown = (count - 1, act, fault)
             hook = self._hooks.pop(request.operation, None)
             if self._times > 0 and request.operation == self._operation:
                 self._times -= 1
@@ -200,6 +229,10 @@ def _answer(  # noqa: PLR0911 - one for each fault
     server.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
     for name, text in request.headers.items():
         server.putheader(name, text)
+    if fault == "half sent":
+        server.endheaders(body[: length // 2])
+        _reset(client)
+        return False
     server.endheaders(body)
     response = server.getresponse()
     data = response.read()
