@@ -2,14 +2,15 @@
 """
 ``arrow-v1``: an Arrow IPC file, its buffers compressed with zstd.
 
-Tables and record batches are stored as they are. Frames, series and indexes of pandas carry a description of
-what Arrow does not say, under ``airflow_ml_provider`` in the schema's metadata. Any Arrow reader opens the
-file.
+Tables, record batches and arrays are stored as they are, arrays as a table of one column. Frames, series and
+indexes of pandas and polars carry a description of what Arrow does not say, under ``airflow_ml_provider`` in
+the schema's metadata. Any Arrow reader opens the file.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ import pyarrow as pa  # noqa: TID253 - this module is imported on first use
 
 from airflow_ml_provider.artifacts import preview
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, Part, Stored, type_name
-from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError
+from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedFormatError, UnsupportedTypeError
 
 _KEY = b"airflow_ml_provider"
 # A fifth smaller and slower than lz4 on disk; faster as soon as a network carries it.
@@ -65,24 +66,73 @@ def mark(value: Any) -> Marked:
 
     :raises UnsupportedTypeError: if a part of it cannot be carried exactly; names the part.
     """
-    if type_name(type(value)).startswith("pyarrow."):
-        return _mark_arrow(value)
-    from airflow_ml_provider.artifacts.codecs import frames
+    home = type_name(type(value)).split(".")[0]
+    if isinstance(value, (pa.Array, pa.ChunkedArray)):
+        return _mark_array(value)
+    if home == "pyarrow":
+        return _mark_table(value)
+    if home == "polars":
+        from airflow_ml_provider.artifacts.codecs import polars_frames as frames
+    else:
+        from airflow_ml_provider.artifacts.codecs import frames  # type: ignore[no-redef]
 
     table, described, schema, shown = frames.to_arrow(value)
     table = table.replace_schema_metadata({_KEY: json.dumps(described, sort_keys=True).encode("ascii")})
-    return Marked(table, schema, shown, f"pandas.{type(value).__name__}")
+    return Marked(table, schema, shown, f"{home}.{type(value).__name__}")
 
 
-def _mark_arrow(value: pa.Table | pa.RecordBatch) -> Marked:
+def _mark_array(value: pa.Array | pa.ChunkedArray) -> Marked:
+    kind = "chunked" if isinstance(value, pa.ChunkedArray) else "array"
+    table = _compact(pa.table({"values": value}))
+    described = {"kind": kind, **_described_extensions(table.schema)}
+    return Marked(
+        table.replace_schema_metadata({_KEY: json.dumps(described, sort_keys=True).encode("ascii")}),
+        schema={"type": preview.short(str(value.type)), "rows": len(value)},
+        preview=preview.fit([row["values"] for row in _preview(table) or []]),
+        type=f"pyarrow.{type(value).__name__}",
+    )
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Leave out text that no row has: Arrow writes all that the views of a slice were cut from."""
+    for number, field in enumerate(table.schema):
+        is_text = pa.types.is_string_view(field.type)
+        if is_text or pa.types.is_binary_view(field.type):
+            whole = table.column(number).cast(pa.large_string() if is_text else pa.large_binary())
+            table = table.set_column(number, field, whole.cast(field.type))
+    return table
+
+
+def _described_extensions(schema: pa.Schema) -> dict[str, Any]:
+    """Say which types of others a schema has: where they are not registered, Arrow reads what they wrap."""
+    found = sorted({name for kind in schema.types for name in _extensions(kind)})
+    return {"extensions": found} if found else {}
+
+
+def _extensions(kind: pa.DataType) -> Iterator[str]:
+    if isinstance(kind, pa.BaseExtensionType):
+        yield kind.extension_name
+        yield from _extensions(kind.storage_type)
+    elif pa.types.is_dictionary(kind):
+        yield from _extensions(kind.value_type)
+    elif pa.types.is_nested(kind):
+        for number in range(kind.num_fields):
+            yield from _extensions(kind.field(number).type)
+
+
+def _mark_table(value: pa.Table | pa.RecordBatch) -> Marked:
     metadata = dict(value.schema.metadata or {})
     if _KEY in metadata:
         raise UnsupportedTypeError(
             f"the schema's metadata key {_KEY.decode()!r} is this store's own; remove it"
         )
     is_batch = isinstance(value, pa.RecordBatch)
-    described = {"kind": "batch" if is_batch else "table", "metadata": value.schema.metadata is not None}
-    table = pa.Table.from_batches([value]) if is_batch else value
+    described = {
+        "kind": "batch" if is_batch else "table",
+        "metadata": value.schema.metadata is not None,
+        **_described_extensions(value.schema),
+    }
+    table = _compact(pa.Table.from_batches([value]) if is_batch else value)
     return Marked(
         table.replace_schema_metadata({**metadata, _KEY: json.dumps(described, sort_keys=True).encode()}),
         schema={
@@ -155,9 +205,28 @@ def restore(source: Source, info: Stored, part: Part) -> Any:
         described = json.loads(metadata.pop(_KEY))
     except (KeyError, ValueError) as exc:
         raise ArtifactCorruptError(f"{info.name!r} is an Arrow file that this store did not write") from exc
-    if described["kind"] in ("table", "batch"):
+    kind = described["kind"]
+    unknown = set(described.get("extensions", ())) - {
+        name for found in source.schema.types for name in _extensions(found)
+    }
+    if unknown:
+        raise UnsupportedFormatError(
+            f"{info.name!r} holds Arrow extension types that are not registered here: "
+            f"{', '.join(sorted(unknown))}; import what defines them, or call pyarrow.register_extension_type"
+        )
+    if kind in ("table", "batch"):
         own = metadata if described["metadata"] else None
-        return _restore_arrow(source, described["kind"], own, info, part)
+        return _restore_arrow(source, kind, own, info, part)
+    if kind in ("array", "chunked", "polars-series"):
+        if part.columns is not None:
+            raise TypeError(f"{info.name!r} is an array or a series, which has no columns to choose from")
+        table = source.read(None, part.rows)
+        if kind == "chunked":
+            return table.column(0)
+        if kind == "array":
+            return _whole(table.column(0))
+    if kind.startswith("polars-"):
+        return _restore_polars(source, described, info, part)
     from airflow_ml_provider.artifacts.codecs import frames
 
     if part.columns is None:
@@ -166,6 +235,26 @@ def restore(source: Source, info: Stored, part: Part) -> Any:
     # An empty list would mean all columns.
     positions = frames.places(described) or [0][: len(source.schema)]
     return frames.from_arrow(frames.Picked(source.read(positions, None), positions), described, part.rows)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    whole = column.combine_chunks()
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+
+
+def _restore_polars(source: Source, described: dict[str, Any], info: Stored, part: Part) -> Any:
+    from airflow_ml_provider.artifacts.codecs import polars_frames
+
+    if part.columns is None and (len(source.schema) or described["kind"] == "polars-series"):
+        return polars_frames.from_arrow(source.read(None, part.rows), described)
+    positions = chosen(source.schema, part.columns or [], repr(info.name))
+    if not positions:
+        return polars_frames.nothing(described["height"], part.rows)
+    table = source.read(sorted(positions), part.rows)
+    table = table.select([sorted(positions).index(position) for position in positions])
+    return polars_frames.from_arrow(table, described, positions)
 
 
 def _restore_arrow(

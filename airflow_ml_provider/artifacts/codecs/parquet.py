@@ -36,6 +36,9 @@ def dump(value: Any) -> Encoded:
     described = json.loads(exact.schema.metadata[_KEY])
     names, shown = _names(value, described, exact.schema)
     forms = dict(_forms(described))
+    for where, dtype in zip(shown, described.get("dtypes", ()), strict=False):
+        if dtype in ("Int128", "UInt128"):
+            raise _refusal(where, dtype, "it has no type for such numbers")
     columns = []
     kept: _Described = {"schema": _text(exact.schema.serialize()), "turned": {}, "dictionaries": {}}
     unsure = []

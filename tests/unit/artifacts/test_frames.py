@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from airflow_ml_provider.exceptions import UnsupportedTypeError
+from airflow_ml_provider.exceptions import UnsupportedFormatError, UnsupportedTypeError
 from tests.unit.artifacts.sameness import same
 
 Frame = pd.DataFrame
@@ -159,6 +159,85 @@ def test_loaded_frames_can_be_written_to(store: ArtifactStore) -> None:
 def test_what_arrow_cannot_carry_is_refused_by_column(store: ArtifactStore, frame: Any, message: str) -> None:
     with pytest.raises(UnsupportedTypeError, match=message):
         store.save(frame, "task")
+
+
+ARRAYS: dict[str, pa.Array | pa.ChunkedArray] = {
+    "numbers": pa.array([1, None, -3], pa.int8()),
+    "no rows": pa.array([], pa.list_(pa.string())),
+    "text": pa.array(["a", None, "é\0"]),
+    "view": pa.array(["a", None, "long enough to stand elsewhere"], pa.string_view()),
+    "null": pa.nulls(3),
+    "nested": pa.array([{"x": [1, None], "y": {"z": "a"}}, None, {"x": None, "y": None}]),
+    "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+    "union": pa.UnionArray.from_dense(pa.array([0, 1, 0], pa.int8()), pa.array([0, 0, 1], pa.int32()), [pa.array([1, 2]), pa.array(["a"])]),
+    "dictionary": pa.DictionaryArray.from_arrays(pa.array([2, None, 0], pa.int8()), ["c", "unused", "a"], ordered=True),
+    "run ends": pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", None])),
+    "interval": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+    "uuid": pa.array([b"0" * 16, None], pa.uuid()),
+    "tensor": pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12, dtype="f4").reshape(3, 2, 2)),
+    "extension in a list": pa.ListArray.from_arrays([0, 1], pa.array([b"0" * 16], pa.uuid())),
+    "chunks": pa.chunked_array([[1, 2], [], [None]]),
+    "no chunks": pa.chunked_array([], pa.decimal128(5, 2)),
+    "chunks of a dictionary": pa.chunked_array([pa.array(["x", "y"]).dictionary_encode(), pa.array(["y", "z"]).dictionary_encode()]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrow_arrays_come_back_as_they_were(store: ArtifactStore, name: str) -> None:
+    array = ARRAYS[name]
+
+    ref = store.save(array, "task")
+    back = ref.load()
+
+    assert type(back) is type(array)
+    assert back.type.equals(array.type, check_metadata=True)
+    assert back.equals(array) or repr(back.to_pylist()) == repr(array.to_pylist())
+    back.validate(full=True)
+    assert ref.load(rows=slice(1, 2)).to_pylist() == array.to_pylist()[1:2]
+    assert ref.type == f"pyarrow.{type(array).__name__}"
+    with pytest.raises(TypeError, match="no columns to choose from"):
+        ref.load(columns=["values"])
+
+
+@pytest.mark.parametrize("name", [name for name in ARRAYS if name not in ("tensor", "extension in a list")])
+def test_a_slice_stores_its_part_only(store: ArtifactStore, name: str) -> None:
+    array = ARRAYS[name]
+    if len(array) < 2:
+        return
+    large = (
+        pa.concat_arrays([array] * 2000)
+        if isinstance(array, pa.Array)
+        else pa.chunked_array(array.chunks * 2000)
+    )
+
+    part = store.save(large.slice(2 * len(array), len(array)), "task")
+
+    assert part.load().to_pylist() == array.to_pylist()
+    assert part.size_bytes < 2500
+
+
+class _Celsius(pa.ExtensionType):
+    def __init__(self) -> None:
+        super().__init__(pa.float64(), "tests.celsius")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: Any, serialized: Any) -> Any:
+        return cls()
+
+
+def test_an_extension_type_that_nobody_registered_is_an_error(store: ArtifactStore) -> None:
+    array = pa.ExtensionArray.from_storage(_Celsius(), pa.array([1.5, None]))
+    pa.register_extension_type(_Celsius())
+    refs = [store.save(value, "task") for value in (array, pa.table({"t": [1], "c": array[:1]}))]
+    assert refs[0].load().equals(array)
+    pa.unregister_extension_type("tests.celsius")
+
+    for ref in refs:
+        with pytest.raises(UnsupportedFormatError, match=r"not registered here: tests.celsius; import"):
+            ref.load()
 
 
 TABLES = {

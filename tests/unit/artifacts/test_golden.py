@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -80,6 +81,22 @@ def wide_labels() -> pd.DataFrame:
         np.arange(8).reshape(4, 2),
         index=pd.MultiIndex.from_product([["a", "b"], [1, 2]], names=["x", None]),
         columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)]),
+    )
+
+
+def polars_frame() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "n": pl.Series([1, None, 3], dtype=pl.UInt16),
+            "large": pl.Series([2**100, None, -1], dtype=pl.Int128),
+            "category": pl.Series(["x", "y", None], dtype=pl.Categorical),
+            "enum": pl.Series(["x", "y", None], dtype=pl.Enum(["y", "x"])),
+            "when": pl.Series([0, 1, None], dtype=pl.Int64).cast(pl.Datetime("ms", "Asia/Tokyo")),
+            "span": pl.Series([0, 1, None], dtype=pl.Int64).cast(pl.Duration("us")),
+            "price": pl.Series([decimal.Decimal("1.10"), None, None], dtype=pl.Decimal(10, 2)),
+            "nested": [{"x": [1, 2], "y": "a"}, None, {"x": [], "y": None}],
+            "vector": pl.Series([[1.5, 2.5], None, [0.0, 1.0]], dtype=pl.Array(pl.Float32, 2)),
+        }
     )
 
 
@@ -175,6 +192,10 @@ VALUES: dict[str, Callable[[], Any]] = {
     "arrow-v1.4": lambda: pd.Series(["a", 1, None], name=("a", 1), dtype=object, index=[5, 7, 7]),
     "arrow-v1.5": lambda: pd.RangeIndex(5, 1, -2, name="r"),
     "arrow-v1.6": lambda: pa.record_batch({"a": [1.5, None]}),
+    "arrow-v1.7": polars_frame,
+    "arrow-v1.8": lambda: pl.Series("e", ["x", None, "z"], pl.Enum(["z", "y", "x"])),
+    "arrow-v1.9": lambda: pa.array(["x", None, "y"]).dictionary_encode(),
+    "arrow-v1.10": lambda: pa.chunked_array([[b"0" * 16], [None]], pa.uuid()),
     "bytes-v1.1": lambda: b"\x00\xffbytes",
     "bytes-v1.2": lambda: bytearray(b"array"),
     "directory-v1.1": folder,
@@ -293,6 +314,13 @@ def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_p
     elif isinstance(back, (pa.Table, pa.RecordBatch)):
         assert type(back) is type(expected)
         assert back.equals(expected, check_metadata=True)
+    elif isinstance(back, (pa.Array, pa.ChunkedArray)):
+        assert (type(back), back.type) == (type(expected), expected.type)
+        assert back.equals(expected)
+    elif isinstance(back, (pl.DataFrame, pl.Series)):
+        assert type(back) is type(expected)
+        assert str(getattr(back, "schema", back)) == str(getattr(expected, "schema", expected))
+        assert back.equals(expected, null_equal=True)
     else:
         assert same(back, expected)
 
