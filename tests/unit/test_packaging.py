@@ -108,6 +108,7 @@ def test_the_extras_are_those_that_the_docs_name() -> None:
     assert set(PROJECT["optional-dependencies"]) == {
         "train",
         "s3",
+        "polars",
         "kubernetes",
         "openlineage",
         "xgboost",

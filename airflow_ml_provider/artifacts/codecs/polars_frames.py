@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import polars as pl
-import pyarrow as pa  # noqa: TID253 - this module is imported on first use
+import polars as pl  # noqa: TID253 - this module is imported on first use
+import pyarrow as pa  # noqa: TID253
 
 from airflow_ml_provider.artifacts import preview
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedFormatError, UnsupportedTypeError

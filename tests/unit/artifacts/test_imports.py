@@ -8,6 +8,7 @@ HEAVY = [
     "airflow",
     "numpy",
     "pandas",
+    "polars",
     "pyarrow",
     "sklearn",
     "skops",
