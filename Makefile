@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 # The stamp carries a hash of what decides the environment: a second call does nothing, a change reinstalls.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 
-.PHONY: help install demo demo-ui demo-stop test test-fast lint format constraints env build clean clean-all
+.PHONY: help install demo demo-ui demo-stop test test-fast lint format constraints env build bench clean clean-all
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: install  ## Run every test: unit first, then integration, then end to end
 
 test-fast: install  ## Run the unit tests
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+bench: install  ## Measure the artifact store beside others (ARGS="--help"; about 10 minutes)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: install  ## Check style, formatting, types and the import contract
 	@$(BIN)/ruff check .
