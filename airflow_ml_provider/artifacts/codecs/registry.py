@@ -233,6 +233,13 @@ _BUILT_IN = (
         suffix=".safetensors",
     ),
     CodecEntry(
+        "image-v1",
+        ("PIL.Image.Image",),
+        f"{_CODECS}.images",
+        base_type_names=("PIL.Image.Image",),  # files that were opened; it refuses them, with advice
+        suffix=".png",
+    ),
+    CodecEntry(
         "file-v1",
         ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13
         f"{_CODECS}.files",

@@ -125,8 +125,8 @@ def _check(name: str, tensor: Any) -> None:
         )
     if tensor.grad is not None:
         raise UnsupportedTypeError(
-            f"{whose} has a gradient, which is not stored; return tensor.detach(), or module.state_dict() for "
-            "the weights of a module"
+            f"{whose} has a gradient, which is not stored; return tensor.detach(), or module.state_dict() "
+            "for the weights of a module"
         )
     if own := sorted(vars(tensor)):
         raise UnsupportedTypeError(f"{whose} has the attribute {own[0]!r}, which is not stored")

@@ -151,6 +151,17 @@ def same_tensors(left: Any, right: Any) -> bool:
     )
 
 
+def image(mode: str) -> Any:
+    from PIL import Image
+
+    made = Image.new(mode, (4, 2))
+    made = Image.frombytes(mode, (4, 2), bytes(range(len(made.tobytes()))))
+    if mode == "P":
+        made.putpalette(bytes(range(24)), "RGB")
+    made.info = {"dpi": (72.0, 71.5), "comment": "é", "icc_profile": b"profile"}
+    return made
+
+
 POINTS = np.array([[0.0, 1], [1, 0], [2, 5], [3, 2]])
 
 
@@ -200,6 +211,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "bytes-v1.2": lambda: bytearray(b"array"),
     "directory-v1.1": folder,
     "file-v1.1": file,
+    "image-v1.1": lambda: image("RGB"),
+    "image-v1.2": lambda: image("CMYK"),
+    "image-v1.3": lambda: image("P"),
     "json-v1.1": lambda: {"a": [1, None, "é\0\ud800", float("inf"), 2**100], "b": {}},
     "npy-v1.1": lambda: np.arange(6, dtype="<f4").reshape(2, 3),
     "npy-v1.2": lambda: np.asfortranarray(np.arange(6).astype("<M8[s]").reshape(2, 3)),
@@ -308,6 +322,9 @@ def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_p
         assert not hasattr(back, "get_params") or str(back.get_params()) == str(expected.get_params())
     elif facts["format"] == "safetensors-v1":
         assert same_tensors(back, expected)
+    elif facts["format"] == "image-v1":
+        assert type(back) is type(expected)
+        assert back == expected
     elif facts["format"] == "scipy-sparse-v1":
         assert type(back) is type(expected)
         assert same(back.toarray(), expected.toarray())
