@@ -79,8 +79,8 @@ class _Backend(Protocol):
 def _within(size: int, at_most: int | None, where: str) -> int:
     if at_most is not None and size > at_most:
         raise ArtifactCorruptError(
-            f"{where} is damaged: it holds {size:,} bytes, and at most {at_most:,} were written there; nothing of it was "
-            "read. Delete it and re-run what wrote it"
+            f"{where} is damaged: it holds {size:,} bytes, and at most {at_most:,} were written there; "
+            "nothing of it was read. Delete it and re-run what wrote it"
         )
     return size
 

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 import pyarrow as pa  # noqa: TID253 - this module is imported on first use
 
 from airflow_ml_provider.artifacts import preview
+from airflow_ml_provider.artifacts.codecs import arrow_bounds
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, Part, Stored, type_name
+from airflow_ml_provider.artifacts.unpacking import UNPACKED
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedFormatError, UnsupportedTypeError
 
 _KEY = b"airflow_ml_provider"
@@ -57,7 +59,8 @@ def dump(value: Any) -> Encoded:
         content = file_of(marked.table)
     except pa.ArrowException as exc:
         raise UnsupportedTypeError(f"Arrow cannot write this table to a file: {exc}") from exc
-    return Encoded([content], schema=marked.schema, preview=marked.preview, type=marked.type)
+    schema = {**marked.schema, UNPACKED: arrow_bounds.unpacked_bytes(content)}
+    return Encoded([content], schema=schema, preview=marked.preview, type=marked.type)
 
 
 def mark(value: Any) -> Marked:
@@ -177,6 +180,7 @@ def load(data: memoryview, info: Stored) -> Any:
 
 
 def load_part(data: memoryview, info: Stored, part: Part) -> Any:
+    arrow_bounds.check_file(data, info)
     return restore(_File(pa.py_buffer(data)), info, part)
 
 
