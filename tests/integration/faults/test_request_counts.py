@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a save and a load ask of the server, counted on the way, whatever the history of the name."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.envelope import to_envelope
+from airflow_ml_provider.artifacts.refs import ArtifactRef
+from airflow_ml_provider.artifacts.store import ArtifactStore
+from tests.integration.faults.values import KEY
+from tests.support import seaweed
+from tests.support.fault_proxy import FaultProxy
+
+pytestmark = pytest.mark.s3
+
+X = np.arange(20.0).reshape(10, 2)
+VALUES: dict[str, Any] = {
+    "frame": pd.DataFrame(X, columns=["a", "b"]),
+    "array": X,
+    "large array": np.arange(500_000.0),
+    "estimator": LinearRegression().fit(X, X[:, 0]),
+    "bytes": b"bytes",
+    "text": "text" * 10_000,
+    "file": Path(__file__),
+}
+
+
+@pytest.fixture
+def store(server: seaweed.S3Server, proxy: FaultProxy, direct: ArtifactStore) -> ArtifactStore:
+    options = {**server.options, "endpoint_url": proxy.endpoint_url}
+    return ArtifactStore(direct.objects.root, signing_key=KEY, options=options)
+
+
+def remember(store: ArtifactStore, ref: ArtifactRef, count: int) -> None:
+    """Write so many earlier versions of a name."""
+
+    def write(number: int) -> None:
+        then = datetime.now(UTC) - timedelta(days=number + 1)
+        version_id = keys.new_version_id(then)
+        doc = {**to_envelope(ref, store.signer), "version_id": version_id}
+        store.objects.put_json(keys.version_key(ref.name, version_id), doc)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(count)))
+
+
+@pytest.mark.parametrize("earlier", [0, 10, 500])
+def test_requests_are_few_and_do_not_grow_with_the_history(
+    store: ArtifactStore, direct: ArtifactStore, proxy: FaultProxy, earlier: int
+) -> None:
+    remember(direct, direct.save(b"other content", "history"), earlier)
+    for name, value in VALUES.items():
+        proxy.forget()
+        ref = store.save(value, "history")
+        saving = proxy.counts()
+        proxy.forget()
+        again = store.save(value, "history")
+        saving_again = proxy.counts()
+        proxy.forget()
+        back = ref.load()
+        loading = proxy.counts()
+        proxy.forget()
+        assert store.get("history") == again
+        finding = proxy.counts()
+
+        assert type(back) is type(value) or name == "file"
+        assert saving.total() <= 3, (name, saving)
+        assert saving["put versions"] == 1
+        assert saving_again.total() <= 3, (name, saving_again)
+        assert loading.total() <= 2, (name, loading)
+        assert finding == {"list versions": 1, "get versions": 1}
