@@ -372,12 +372,37 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - o
         return _one(pa.array(array)), {"as": "arrow"}
     if isinstance(array, (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)):
         return _one(pa.array(array)), {"as": "masked", "dtype": str(dtype)}
-    advice = (
-        "; call .sparse.to_dense() first"
-        if isinstance(dtype, pd.SparseDtype)
-        else "; convert it with .astype(...)"
+    if isinstance(dtype, pd.SparseDtype):
+        return _turn_sparse(array, where)
+    raise UnsupportedTypeError(
+        f"{where} has the dtype {dtype}, which cannot be stored exactly; convert it with .astype(...)"
     )
-    raise UnsupportedTypeError(f"{where} has the dtype {dtype}, which cannot be stored exactly{advice}")
+
+
+def _turn_sparse(array: Any, where: str) -> tuple[Any, Described]:
+    """A sparse column as runs: each value that it holds is one, and each gap between them is a null."""
+    values, inner = _turn_numpy(np.asarray(array.sp_values), where)
+    if values.null_count:
+        raise UnsupportedTypeError(
+            f"{where} of dtype {array.dtype} holds missing values among those that it stores, which cannot "
+            "be stored exactly; call .sparse.to_dense() first"
+        )
+    at = array.sp_index.to_int_index().indices.astype(np.int64)
+    ends = np.column_stack([at, at + 1]).ravel()
+    holds = np.column_stack([np.full(len(at), -1), np.arange(len(at))]).ravel()
+    # No gap of no length: where a value follows another.
+    kept = np.diff(ends, prepend=0) > 0
+    ends, holds = ends[kept], holds[kept]
+    if len(array) and (not len(ends) or ends[-1] < len(array)):
+        ends, holds = np.append(ends, len(array)), np.append(holds, -1)
+    width = pa.int32() if len(array) < 1 << 31 else pa.int64()
+    runs = values.take(pa.array(holds, mask=holds < 0))
+    return pa.RunEndEncodedArray.from_arrays(pa.array(ends, width), runs), {
+        "as": "sparse",
+        "values": inner,
+        "fill": to_plain(array.fill_value, f"the fill value of {where}"),
+        "kind": array.kind,
+    }
 
 
 def _turn_numpy(values: Any, where: str) -> tuple[Any, Described]:
@@ -475,7 +500,7 @@ def _make(described: Described, table: pa.Table | Picked, rows: slice | None = N
     return _restore(_one(column if rows is None else column[rows]), described)
 
 
-def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911 - one for each form
+def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911, PLR0912 - one for each form
     """Return an Arrow array as the pandas or numpy array that :func:`_turn` was given."""
     form = described["as"]
     dtype: Any
@@ -518,10 +543,31 @@ def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911 - one fo
     if form == "arrow":
         dtype = pd.ArrowDtype(array.type)
         return dtype.__from_arrow__(pa.chunked_array([array]))
+    if form == "sparse":
+        return _restore_sparse(array, described)
     if form == "masked":
         dtype = pd.api.types.pandas_dtype(described["dtype"])
         return dtype.__from_arrow__(array)
     raise UnsupportedFormatError(f"a column in the unknown form {form!r}; a newer release wrote it")
+
+
+def _restore_sparse(array: Any, described: Described) -> Any:
+    first, count = array.find_physical_offset(), array.find_physical_length()
+    runs = array.values.slice(first, count)
+    holds = runs.is_valid()
+    ends = array.run_ends.slice(first, count).filter(holds).to_numpy() - array.offset
+    values = _restore(runs.filter(holds), described["values"])
+    at = (ends - 1).astype(np.int32)
+    fill = from_plain(described["fill"])
+    made: Any = pd.arrays.SparseArray
+    length, kind = len(array), described["kind"]
+    if hasattr(made, "from_indices"):
+        return made.from_indices(values, at, length, fill_value=fill, kind=kind, dtype=values.dtype)
+    from pandas._libs import sparse  # pandas 2 has no public way
+
+    index: Any = sparse.IntIndex(length, at)  # type: ignore[call-arg]
+    index = index.to_block_index() if kind == "block" else index
+    return made(values, sparse_index=index, fill_value=fill, dtype=pd.SparseDtype(values.dtype, fill))
 
 
 def _string_dtype(described: Described) -> Any:

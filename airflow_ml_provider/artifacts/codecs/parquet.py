@@ -287,6 +287,8 @@ def _refuse_odd(form: _Described, where: str) -> None:
     for part in [form, *(part for part in inner if part)]:
         if part.get("as") == "binary":
             raise _refusal(where, part["dtype"], "it has no type for such numbers")
+        if part.get("as") == "sparse":
+            raise _refusal(where, "sparse", "it has no sparse columns (.sparse.to_dense() makes one dense)")
         if part.get("as") == "period":
             raise _refusal(where, f"{form.get('as')} of {part['dtype']}", "it has no type for periods")
         if part.get("as") == "objects" and part["form"] == "json":

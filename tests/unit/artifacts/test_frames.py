@@ -19,6 +19,9 @@ from tests.unit.artifacts.sameness import same
 Frame = pd.DataFrame
 
 
+Sparse = pd.arrays.SparseArray
+
+
 def series(values: Any, dtype: Any = object) -> pd.Series:
     return pd.Series(values, dtype=dtype)
 
@@ -113,6 +116,23 @@ FRAMES: dict[str, pd.DataFrame] = {
             "s": pd.array(["a", None], dtype=pd.ArrowDtype(pa.string())),
         }
     ),
+    "sparse": Frame(
+        {
+            "int": Sparse([0, 0, 1, 2, 0, 0]),
+            "NaN": Sparse([np.nan, 1.5, np.nan, np.nan, -0.0, 2]),
+            "zero": Sparse([0.0, 1, np.nan, 0, 0, 0], fill_value=0.0),
+            "bool": Sparse([True, False, False, True, True, False]),
+            "ones": Sparse([1, 1, 0, 1, 1, 1], fill_value=1, kind="block"),
+            "block": Sparse([0, 0, 3, 4, 0, 5], kind="block"),
+            "uint8": Sparse(np.array([0, 0, 0, 0, 255, 0], "u1")),
+            "all": Sparse([1, 2, 3, 4, 5, 6]),
+            "nothing": Sparse([0] * 6),
+            "times": Sparse(np.array(["2020", "NaT", "NaT", "NaT", "NaT", "2021"], "M8[ns]")),
+            "text": Sparse(np.array(["a", np.nan, "b", np.nan, np.nan, np.nan], dtype=object)),
+            "complex": Sparse([0j, 1j, 0, 0, 0, 0]),
+        }
+    ),
+    "sparse, no rows": Frame({"int": Sparse([]), "ones": Sparse(np.array([], "i1"), fill_value=1)}),
     "slice": Frame(np.arange(20).reshape(5, 4), columns=list("abcd"))[::2],
     "flags": Frame({"a": [1]}).set_flags(allows_duplicate_labels=False),
 }  # fmt: skip
@@ -147,7 +167,7 @@ def test_loaded_frames_can_be_written_to(store: ArtifactStore) -> None:
     ("frame", "message"),
     [
         (Frame({"odd": series([object()])}), r"column 'odd' of dtype object holds object in row 0"),
-        (Frame({"thin": pd.arrays.SparseArray([0, 0, 1])}), r"column 'thin' has the dtype Sparse.*to_dense"),
+        (Frame({"thin": Sparse(np.array(["NaT", "2020"], "M8[s]"), fill_value=np.datetime64("2020", "s"))}), r"column 'thin' of dtype Sparse.*to_dense"),
         (Frame({"old": np.array([1, 2], dtype=">i4")}), r"column 'old' has the byte order"),
         (
             Frame({"a": [1]}, index=pd.date_range("2020", periods=1, freq=pd.offsets.CustomBusinessDay(holidays=["2020-01-02"]))),
@@ -159,6 +179,32 @@ def test_loaded_frames_can_be_written_to(store: ArtifactStore) -> None:
 def test_what_arrow_cannot_carry_is_refused_by_column(store: ArtifactStore, frame: Any, message: str) -> None:
     with pytest.raises(UnsupportedTypeError, match=message):
         store.save(frame, "task")
+
+
+def test_sparse_columns_are_stored_sparse(store: ArtifactStore) -> None:
+    random = np.random.default_rng(0)
+    values = np.where(random.random(1_000_000) < 0.001, random.random(1_000_000), 0)
+    frame = Frame({"thin": Sparse(values, fill_value=0.0)})
+    before = pa.total_allocated_bytes()
+    ref = store.save(frame, "task")
+    back = ref.load()
+
+    assert ref.size_bytes < 40_000
+    assert pa.total_allocated_bytes() - before < 100_000
+    assert same(back, frame)
+    assert back["thin"].array.nbytes == frame["thin"].array.nbytes
+
+
+def test_a_sparse_column_keeps_the_zeros_that_it_stores(store: ArtifactStore) -> None:
+    from scipy.sparse import csc_array
+
+    frame = Frame.sparse.from_spmatrix(csc_array(([0.0, 1.5], ([1, 3], [0, 0])), shape=(5, 1)))
+    array = frame.iloc[:, 0].array
+
+    back = store.save(frame, "task").load().iloc[:, 0].array
+
+    assert back.sp_values.tolist() == array.sp_values.tolist()
+    assert back.sp_index.equals(array.sp_index)
 
 
 ARRAYS: dict[str, pa.Array | pa.ChunkedArray] = {

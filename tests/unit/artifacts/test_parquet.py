@@ -31,8 +31,11 @@ REFUSED = {
     "objects": r"the column 'mixed' of type object",
     "embeddings": r"the column 'f' of type object",
     "rare numbers": r"the column 'c16' of type <c16",
+    "sparse": r"the column 'int' of type sparse .*to_dense",
+    "sparse, no rows": r"the column 'int' of type sparse .*to_dense",
 }
 REFUSED_COLUMNS = {
+    *(f"{name}.{label}" for name in FRAMES if name.startswith("sparse") for label in FRAMES[name].columns),
     *("duplicate index.a", "embeddings.f", "rare numbers.c16", "rare numbers.c8", "rare numbers.g"),
     *(f"objects.{name}" for name in ("mixed", "1 and True", "missing of all kinds", "decimal", "list", "dict")),
     *(f"objects.{name}" for name in ("tuple", "surrogate", "large")),
