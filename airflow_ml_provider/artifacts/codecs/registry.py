@@ -240,6 +240,15 @@ _BUILT_IN = (
         suffix=".png",
     ),
     CodecEntry(
+        "matplotlib-png-v1",
+        ("matplotlib.figure.Figure",),
+        f"{_CODECS}.pictures",
+        # Parts of a figure are refused, with advice.
+        base_type_names=("matplotlib.figure.FigureBase", "matplotlib.axes._base._AxesBase"),
+        suffix=".png",
+    ),
+    CodecEntry("plotly-v1", ("plotly.graph_objs._figure.Figure",), f"{_CODECS}.plotly", suffix=".json"),
+    CodecEntry(
         "file-v1",
         ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13
         f"{_CODECS}.files",

@@ -162,6 +162,19 @@ def image(mode: str) -> Any:
     return made
 
 
+def drawing() -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(2, 1), dpi=10, facecolor="red")
+
+
+def interactive() -> Any:
+    import plotly.graph_objects as go
+
+    dates = np.array(["2020-01-01", "1969-12-31T23"], "M8[us]")
+    return go.Figure(go.Scatter(x=dates, y=np.array([1, 2**40])), layout={"template": None, "title": "é"})
+
+
 POINTS = np.array([[0.0, 1], [1, 0], [2, 5], [3, 2]])
 
 
@@ -215,6 +228,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "image-v1.2": lambda: image("CMYK"),
     "image-v1.3": lambda: image("P"),
     "json-v1.1": lambda: {"a": [1, None, "é\0\ud800", float("inf"), 2**100], "b": {}},
+    "matplotlib-png-v1.1": drawing,
     "npy-v1.1": lambda: np.arange(6, dtype="<f4").reshape(2, 3),
     "npy-v1.2": lambda: np.asfortranarray(np.arange(6).astype("<M8[s]").reshape(2, 3)),
     "npy-v1.3": lambda: STRUCTURED,
@@ -234,6 +248,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "lightgbm-v1.1": lambda: booster("lightgbm", "LGBMClassifier", min_child_samples=1, verbose=-1),
     "lightgbm-v1.2": lambda: booster("lightgbm", "LGBMRegressor", min_child_samples=1, verbose=-1).booster_,
     "catboost-v1.1": lambda: booster("catboost", "CatBoostClassifier", allow_writing_files=False, verbose=0),
+    "plotly-v1.1": interactive,
     "safetensors-v1.1": lambda: tensors()["half"],
     "safetensors-v1.2": tensors,
     "skops-v1.1": scaler,
@@ -278,7 +293,9 @@ def write(stem: str, store: ArtifactStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stem", VALUES)
-def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_format_stays_readable_for_ever(  # noqa: PLR0912 - one for each kind of value
+    stem: str, store: ArtifactStore, tmp_path: Path
+) -> None:
     if stem.startswith("safetensors-"):
         pytest.importorskip("torch")
     if os.environ.get("WRITE_GOLDEN") == "1" and not (FOLDER / f"{stem}.bin").exists():
@@ -325,6 +342,13 @@ def test_a_format_stays_readable_for_ever(stem: str, store: ArtifactStore, tmp_p
     elif facts["format"] == "image-v1":
         assert type(back) is type(expected)
         assert back == expected
+    elif facts["format"] == "matplotlib-png-v1":
+        assert (type(back).__name__, back.size) == ("Image", (20, 10))
+        assert back.getcolors() == [(200, (255, 0, 0, 255))]
+    elif facts["format"] == "plotly-v1":
+        assert type(back) is type(expected)
+        assert back == expected
+        assert back.data[0].x.dtype == expected.data[0].x.dtype
     elif facts["format"] == "scipy-sparse-v1":
         assert type(back) is type(expected)
         assert same(back.toarray(), expected.toarray())
