@@ -31,7 +31,7 @@ class Reading:
 
     :param one_element: Airflow takes one element of the list or dict, and nobody else sees it.
     :param keyed: The element is a dict of arguments, or will be (``expand_kwargs``).
-    :param refs: The parameters that take references, of those that this value may reach; True: all.
+    :param refs: The parameters that take references; True: the value does so whatever it becomes.
     :param parameters: The parameters that the value becomes, unless it is keyed.
     """
 
@@ -61,7 +61,8 @@ def of(task: TaskState) -> Reading:
     if getattr(operator, "ml_lazy_artifacts", False) or getattr(
         getattr(operator, "operator_class", None), "ml_lazy_artifacts", False
     ):
-        return Reading(one_element, refs=True)
+        # What the user's own code pulls is a value in such a task too.
+        return Reading(one_element, refs=bool(found))
     function = _function_of(operator) if found else None
     refs = parameters_that_take_refs(function) if function is not None else frozenset()
     # A function given to .map() gets the value.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Optional
 
 import pandas as pd
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, task, task_group
 
@@ -491,6 +492,30 @@ def test_everything_else_in_such_a_task_is_a_value(run_dag, seen, calls):
 
     assert succeeded(run_dag(dag))
     assert seen == [["ref values_else.single", "2 rows", "frame 2"]]
+
+
+def test_what_the_code_of_a_task_that_takes_references_pulls_is_a_value(run_dag, seen):
+    class Asks(EmptyOperator):
+        template_fields = ("data",)
+        ml_lazy_artifacts = True
+
+        def __init__(self, data, **kwargs):
+            super().__init__(**kwargs)
+            self.data = data
+
+        def execute(self, context):
+            seen.append(summary([self.data, context["ti"].xcom_pull(task_ids="single")]))
+
+    with DAG("asks_and_pulls", schedule=None) as dag:
+
+        @task
+        def single():
+            return FRAMES[1]
+
+        Asks(task_id="asks", data=single())
+
+    assert succeeded(run_dag(dag))
+    assert seen == [["ref asks_and_pulls.single", "frame 2"]]
 
 
 def test_a_value_that_two_parameters_share_is_loaded_if_one_of_them_wants_it(run_dag, seen):
