@@ -13,7 +13,7 @@ from metaflow.datastore import FlowDataStore
 from metaflow.event_logger import NullEventLogger
 from metaflow.metaflow_environment import MetaflowEnvironment
 from metaflow.monitor import NullMonitor
-from metaflow.plugins import LocalStorage
+from metaflow.plugins import DATASTORES
 
 
 class Contestant:
@@ -27,7 +27,7 @@ class Contestant:
             MetaflowEnvironment(None),
             event_logger=NullEventLogger(),
             monitor=NullMonitor(),
-            storage_impl=LocalStorage,
+            storage_impl=next(each for each in DATASTORES if each.TYPE == "local"),
             ds_root=str(folder),
         )
 
