@@ -11,8 +11,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure  # noqa: TID253 - this module is imported on first use
-from PIL import PngImagePlugin  # noqa: TID253
+from PIL import PngImagePlugin  # noqa: TID253 - this module is imported on first use
 
 from airflow_ml_provider.artifacts import preview
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, type_name
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 
 def dump(value: Any) -> Encoded:
+    # Reading does without it.
+    from matplotlib.figure import Figure
+
     if not isinstance(value, Figure):
         raise UnsupportedTypeError(
             f"a {type_name(type(value))} is a part of a figure; return the figure, axes.figure, and its "

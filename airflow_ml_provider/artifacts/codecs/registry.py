@@ -199,6 +199,7 @@ _BUILT_IN = (
             for kind in ("matrix", "array")
         ),
         f"{_CODECS}.sparse",
+        or_pickle=True,
     ),
     CodecEntry(
         "xgboost-v1",
@@ -210,6 +211,7 @@ _BUILT_IN = (
             ),
         ),
         f"{_CODECS}.xgboost",
+        or_pickle=True,
     ),
     CodecEntry(
         "lightgbm-v1",
@@ -218,11 +220,13 @@ _BUILT_IN = (
             *(f"lightgbm.sklearn.LGBM{name}" for name in ("Model", "Classifier", "Regressor", "Ranker")),
         ),
         f"{_CODECS}.lightgbm",
+        or_pickle=True,
     ),
     CodecEntry(
         "catboost-v1",
         tuple(f"catboost.core.CatBoost{name}" for name in ("", "Classifier", "Regressor", "Ranker")),
         f"{_CODECS}.catboost",
+        or_pickle=True,
     ),
     CodecEntry(
         "safetensors-v1",
@@ -231,6 +235,7 @@ _BUILT_IN = (
         base_type_names=("torch.nn.modules.module.Module",),  # which it refuses, with advice
         by_name_type_names=("builtins.dict", "collections.OrderedDict"),
         suffix=".safetensors",
+        or_pickle=True,
     ),
     CodecEntry(
         "image-v1",
@@ -238,6 +243,7 @@ _BUILT_IN = (
         f"{_CODECS}.images",
         base_type_names=("PIL.Image.Image",),  # files that were opened; it refuses them, with advice
         suffix=".png",
+        or_pickle=True,
     ),
     CodecEntry(
         "matplotlib-png-v1",
@@ -246,8 +252,15 @@ _BUILT_IN = (
         # Parts of a figure are refused, with advice.
         base_type_names=("matplotlib.figure.FigureBase", "matplotlib.axes._base._AxesBase"),
         suffix=".png",
+        or_pickle=True,
     ),
-    CodecEntry("plotly-v1", ("plotly.graph_objs._figure.Figure",), f"{_CODECS}.plotly", suffix=".json"),
+    CodecEntry(
+        "plotly-v1",
+        ("plotly.graph_objs._figure.Figure",),
+        f"{_CODECS}.plotly",
+        suffix=".json",
+        or_pickle=True,
+    ),
     CodecEntry(
         "file-v1",
         ("pathlib.PosixPath", "pathlib._local.PosixPath"),  # Python 3.13

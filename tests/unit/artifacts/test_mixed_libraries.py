@@ -14,6 +14,7 @@ import xgboost
 from PIL import Image
 
 from airflow_ml_provider.artifacts.store import ArtifactStore
+from tests.unit.artifacts.conftest import KEY
 from tests.unit.artifacts.sameness import same
 
 
@@ -44,6 +45,26 @@ def test_a_booster_a_tensor_and_a_matrix_cross_together(store: ArtifactStore, by
     assert back["nested"][0] == value["nested"][0]
     assert same(back["nested"][1][0].predict(X), model.predict(X))
     assert torch.equal(back["nested"][1][1]["weights"], torch.ones(2))
+
+
+def own_loss(truth: Any, guess: Any) -> Any:
+    return guess - truth, np.ones_like(truth)
+
+
+def test_what_these_codecs_refuse_is_pickled_where_that_is_allowed(store: ArtifactStore) -> None:
+    torch = pytest.importorskip("torch", reason="make install found no CPU build of PyTorch")
+    allowing = ArtifactStore(store.objects.root, signing_key=KEY, allow_pickle=True)
+    X = np.arange(12.0).reshape(6, 2)
+    model = xgboost.XGBRegressor(n_estimators=2, objective=own_loss).fit(X, X[:, 0])
+    module = torch.nn.Linear(2, 1)
+
+    saved = [allowing.save(value, "task") for value in (model, module)]
+
+    assert [ref.format for ref in saved] == ["pickle-v1", "pickle-v1"]
+    assert same(allowing.load(saved[0]).predict(X), model.predict(X))
+    assert torch.equal(allowing.load(saved[1]).weight, module.weight)
+    assert allowing.save(model.set_params(objective=None), "task").format == "xgboost-v1"
+    assert allowing.save(module.state_dict(), "task").format == "safetensors-v1"
 
 
 def test_plain_values_import_none_of_these_libraries() -> None:
