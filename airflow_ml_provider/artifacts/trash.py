@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_KEY = re.compile(r"trash/([0-9a-f]{64})-([0-9]{8}T[0-9]{6})Z")
+_KEY = re.compile(r"trash/(?P<digest>[0-9a-f]{64})-(?P<since>[0-9]{8}T[0-9]{6})Z")
+# The first release wrote these: no reader finds them, collections put them back or delete them.
+_EARLIER_KEY = re.compile(r"trash/(?P<since>[0-9]{8}T[0-9]{6})Z-(?P<digest>[0-9a-f]{64})")
 # Collections move content to and fro while a reader follows it.
 _CHASES = 3
 
@@ -34,10 +36,11 @@ def key_of(digest: str, when: datetime) -> str:
 
 def parse(key: str) -> tuple[str, datetime] | None:
     """Return the digest and the time of a key; None if no collection writes such a key."""
-    match = _KEY.fullmatch(key)
+    match = _KEY.fullmatch(key) or _EARLIER_KEY.fullmatch(key)
     if match is None:
         return None
-    return f"blake3:{match[1]}", datetime.strptime(match[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    since = datetime.strptime(match["since"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return f"blake3:{match['digest']}", since
 
 
 def find(objects: ObjectStore, digest: str) -> str | None:
