@@ -169,6 +169,39 @@ def _read_timedelta64(fields: Fields) -> Any:
     return pd.Timedelta(np.timedelta64(fields["value"], fields["unit"]))
 
 
+def _write_end(value: Any) -> Fields:
+    """An end of an interval: a number, or a moment or span of pandas."""
+    kind = type(value)
+    if kind is int:
+        return {"int": str(value)}
+    if kind is float:
+        return {"float": value.hex()}
+    fields = write(value)
+    if fields is None:
+        raise UnsupportedTypeError(
+            f"an interval ends at {value!r} of type {kind.__name__}; use numbers or times"
+        )
+    return {"other": fields}
+
+
+def _read_end(fields: Fields) -> Any:
+    if "int" in fields:
+        return int(fields["int"])
+    return float.fromhex(fields["float"]) if "float" in fields else read(fields["other"])[1]
+
+
+def _read_interval(fields: Fields) -> Any:
+    import pandas as pd
+
+    return pd.Interval(_read_end(fields["left"]), _read_end(fields["right"]), closed=fields["closed"])
+
+
+def _read_period(fields: Fields) -> Any:
+    import pandas as pd
+
+    return pd.Period(ordinal=fields["ordinal"], freq=fields["freq"])
+
+
 def _pandas(name: str) -> Callable[[Fields], Any]:
     def read(_fields: Fields) -> Any:
         import pandas as pd
@@ -201,12 +234,24 @@ _WRITERS: dict[str, tuple[str, Callable[[Any], Fields]]] = {
         "pandas.Timedelta",
         lambda value: {"value": int(value.asm8.view("i8")), "unit": value.unit},
     ),
+    "pandas.Period": (
+        "pandas.Period",
+        lambda value: {"ordinal": value.ordinal, "freq": value.freqstr, "text": str(value)},
+    ),
+    "pandas.Interval": (
+        "pandas.Interval",
+        lambda value: {
+            "left": _write_end(value.left), "right": _write_end(value.right), "closed": value.closed
+        },
+    ),
     "pandas.NaT": ("pandas.NaT", lambda _value: {}),
     "pandas.NA": ("pandas.NA", lambda _value: {}),
 }  # fmt: skip
 _ALIASES = {
     "pandas._libs.tslibs.timestamps.Timestamp": "pandas.Timestamp",
     "pandas._libs.tslibs.timedeltas.Timedelta": "pandas.Timedelta",
+    "pandas._libs.tslibs.period.Period": "pandas.Period",
+    "pandas._libs.interval.Interval": "pandas.Interval",
     "pandas._libs.tslibs.nattype.NaTType": "pandas.NaT",
     "pandas.NaTType": "pandas.NaT",
     "pandas.api.typing.NaTType": "pandas.NaT",
@@ -228,6 +273,8 @@ _READERS: dict[str, Callable[[Fields], Any]] = {
     "pendulum.DateTime": _read_pendulum,
     "pandas.Timestamp": _read_timestamp,
     "pandas.Timedelta": _read_timedelta64,
+    "pandas.Period": _read_period,
+    "pandas.Interval": _read_interval,
     "pandas.NaT": _pandas("NaT"),
     "pandas.NA": _pandas("NA"),
     "numpy.scalar": lambda fields: _read_npy(fields)[()],

@@ -171,7 +171,12 @@ def file_of(table: pa.Table) -> memoryview:
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
+        if table.num_rows:
+            writer.write_table(table)
+        else:  # without a batch, dictionaries are not written
+            writer.write_batch(
+                pa.RecordBatch.from_arrays([_whole(column) for column in table.columns], schema=table.schema)
+            )
     return memoryview(sink.getvalue())
 
 

@@ -233,12 +233,14 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
         for number, (level, codes) in enumerate(zip(index.levels, index.codes, strict=True)):
             holder = _Columns()
             inner = _describe_index(level, holder, f"level {number} of {where}")
-            if not holder.arrays:  # a range
-                holder.add("level", pa.array(level.to_numpy()))
-            dictionary = pa.DictionaryArray.from_arrays(_codes(codes), holder.arrays[0])
-            levels.append(
-                {"at": columns.add(f"__level_{number}__", dictionary), "codes": str(codes.dtype), "of": inner}
-            )
+            name = f"__level_{number}__"
+            found: Described = {"codes": str(codes.dtype)}
+            if holder.arrays and pa.types.is_dictionary(holder.arrays[0].type):
+                # No Arrow file holds a dictionary of a dictionary.
+                levels.append({**found, "at": columns.add(name, _codes(codes)), "labels": _labels_to(level)})
+                continue
+            dictionary = _dictionary(codes, holder, level)
+            levels.append({**found, "at": columns.add(name, dictionary), "of": inner})
         return {"index": "multi", "levels": levels, "names": names, "sortorder": levelled.sortorder}
     described = {
         "index": type(index).__name__,
@@ -266,6 +268,9 @@ def _make_index(described: Described, table: pa.Table | Picked) -> Any:
         for level in described["levels"]:
             array = _one(table.column(level["at"]))
             codes.append(_codes_back(array, level["codes"]))
+            if "labels" in level:
+                levels.append(_labels_from(level["labels"]))
+                continue
             levels.append(_make_index(_first(level["of"]), pa.table({"level": array.dictionary})))
         return pd.MultiIndex(
             levels=levels, codes=codes, names=names, sortorder=described["sortorder"], verify_integrity=False
@@ -296,8 +301,16 @@ def _codes(codes: Any) -> pa.Array:
     return pa.array(codes, mask=codes < 0)
 
 
-def _codes_back(array: pa.DictionaryArray, dtype: str) -> Any:
-    indices = array.indices
+def _dictionary(codes: Any, holder: _Columns, values: pd.Index, *, ordered: bool = False) -> Any:
+    """Codes and what they stand for, which is in the holder, or a range and so in none."""
+    array = holder.arrays[0] if holder.arrays else pa.array(values.to_numpy())
+    if pa.types.is_null(array.type):  # of which there is no dictionary
+        array = array.cast(pa.bool_())
+    return pa.DictionaryArray.from_arrays(_codes(codes), array, ordered=ordered)
+
+
+def _codes_back(array: Any, dtype: str) -> Any:
+    indices = array.indices if pa.types.is_dictionary(array.type) else array
     if indices.null_count:
         indices = indices.fill_null(-1)
     return indices.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
@@ -336,11 +349,7 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - o
     if isinstance(dtype, pd.CategoricalDtype):
         holder = _Columns()
         inner = _describe_index(dtype.categories, holder, f"the categories of {where}")
-        if not holder.arrays:  # a range
-            holder.add("level", pa.array(dtype.categories.to_numpy()))
-        dictionary = pa.DictionaryArray.from_arrays(
-            _codes(array.codes), holder.arrays[0], ordered=bool(dtype.ordered)
-        )
+        dictionary = _dictionary(array.codes, holder, dtype.categories, ordered=bool(dtype.ordered))
         return dictionary, {
             "as": "category",
             "of": inner,
@@ -371,7 +380,11 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - o
     if isinstance(dtype, pd.ArrowDtype):
         return _one(pa.array(array)), {"as": "arrow"}
     if isinstance(array, (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)):
-        return _one(pa.array(array)), {"as": "masked", "dtype": str(dtype)}
+        data: Any = array
+        values = np.where(data._mask, data.dtype.type(0), data._data) if data._hasna else data._data
+        # NaN is a number here, and NA is none.
+        stored = pa.array(np.ascontiguousarray(values), mask=data._mask, from_pandas=False)
+        return stored, {"as": "masked", "dtype": str(dtype)}
     if isinstance(dtype, pd.SparseDtype):
         return _turn_sparse(array, where)
     raise UnsupportedTypeError(
@@ -547,7 +560,10 @@ def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911, PLR0912
         return _restore_sparse(array, described)
     if form == "masked":
         dtype = pd.api.types.pandas_dtype(described["dtype"])
-        return dtype.__from_arrow__(array)
+        mask = np.array(array.is_null())
+        filled = array.fill_null(False if dtype.name == "boolean" else 0) if array.null_count else array
+        values = filled.to_numpy(zero_copy_only=False).astype(dtype.numpy_dtype)
+        return dtype.construct_array_type()(values, mask)
     raise UnsupportedFormatError(f"a column in the unknown form {form!r}; a newer release wrote it")
 
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq  # noqa: TID253
 
 from airflow_ml_provider.artifacts.codecs import arrow
 from airflow_ml_provider.artifacts.codecs.registry import Encoded, Part, Stored
+from airflow_ml_provider.artifacts.unpacking import UNPACKED, check_unpacked
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError
 
 _KEY = b"airflow_ml_provider"
@@ -67,7 +68,8 @@ def dump(value: Any) -> Encoded:
     table = pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=metadata))
     content = _written(table, shown)
     _check(exact, content, unsure, shown)
-    return Encoded([content], schema=marked.schema, preview=marked.preview, type=marked.type)
+    schema = {**marked.schema, UNPACKED: _unpacked_bytes(pq.ParquetFile(pa.BufferReader(content)))}
+    return Encoded([content], schema=schema, preview=marked.preview, type=marked.type)
 
 
 def _refusal(where: str, kind: Any, why: str) -> UnsupportedTypeError:
@@ -283,6 +285,8 @@ def _turn(column: pa.ChunkedArray, form: _Described | None, where: str) -> tuple
 
 def _refuse_odd(form: _Described, where: str) -> None:
     """Refuse what other readers would take for something else."""
+    if "labels" in form:
+        raise _refusal(where, "category", "it has no type for a level of categories")
     inner = [form.get("left"), form.get("right"), (form.get("of") or {}).get("column")]
     for part in [form, *(part for part in inner if part)]:
         if part.get("as") == "binary":
@@ -377,11 +381,13 @@ def _places(values: pa.Array, among: pa.Array) -> pa.Array:
 class _File:
     """The columns of a Parquet file as they were before it; by default all of its row groups."""
 
-    def __init__(self, content: memoryview, name: str) -> None:
+    def __init__(self, content: memoryview, name: str, info: Stored | None = None) -> None:
         try:
             self._file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(content)))
         except (pa.ArrowException, OSError) as exc:
             raise ArtifactCorruptError(f"{name!r} is no Parquet file: {exc}") from exc
+        if info is not None:
+            check_unpacked(_unpacked_bytes(self._file), info)
         self._groups = list(range(self._file.metadata.num_row_groups))
         try:
             kept = json.loads(self._file.schema_arrow.metadata[_KEY])
@@ -449,11 +455,18 @@ def load(data: memoryview, info: Stored) -> Any:
 
 
 def load_part(data: memoryview, info: Stored, part: Part) -> Any:
-    source = _File(data, info.name)
+    source = _File(data, info.name, info)
     rows = part.rows
     if rows is not None and len(source.schema):
         rows = source.narrow(rows)
     return arrow.restore(source, info, Part(part.columns, rows))
+
+
+def _unpacked_bytes(file: pq.ParquetFile) -> int:
+    """Sum the lengths of the pages once they are decompressed, and of the columns, in values."""
+    found = file.metadata
+    pages = sum(found.row_group(number).total_byte_size for number in range(found.num_row_groups))
+    return int(pages + found.num_rows * found.num_columns)
 
 
 def _stream(array: pa.Array) -> pa.Buffer:

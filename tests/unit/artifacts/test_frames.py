@@ -14,6 +14,7 @@ import pytest
 
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import UnsupportedFormatError, UnsupportedTypeError
+from tests.unit.artifacts.awkward_frames import AWKWARD, some_frame
 from tests.unit.artifacts.sameness import same
 
 Frame = pd.DataFrame
@@ -146,6 +147,25 @@ def test_frames_series_and_indexes_come_back_as_they_were(store: ArtifactStore, 
     frame = FRAMES[name]
     for value in (frame, frame.index, frame.columns, *(frame.iloc[:, n] for n in range(frame.shape[1]))):
         assert same(value, store.decode(store.encode(value, name="task")))
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_every_dtype_comes_back_as_it_was(store: ArtifactStore, name: str) -> None:
+    frame = AWKWARD[name]
+    for value in (frame, frame.index, frame.columns, *(frame.iloc[:, n] for n in range(frame.shape[1]))):
+        ref = store.save(value, "task")
+        assert same(value, ref.load())
+        assert store.save(ref.load(), "task").digest == ref.digest
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_frames_that_chance_made_come_back_as_they_were(store: ArtifactStore, seed: int) -> None:
+    frame = some_frame(np.random.default_rng(seed))
+    ref = store.save(frame, "task")
+
+    assert same(frame, ref.load())
+    assert store.save(ref.load(), "task").digest == ref.digest
+    assert same(frame.iloc[1:-1], ref.load(rows=slice(1, -1)))
 
 
 @pytest.mark.parametrize("name", FRAMES)

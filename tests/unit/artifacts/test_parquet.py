@@ -19,6 +19,7 @@ from airflow_ml_provider.artifacts.codecs import parquet
 from airflow_ml_provider.artifacts.codecs.registry import Stored
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedTypeError
+from tests.unit.artifacts.awkward_frames import AWKWARD, some_frame
 from tests.unit.artifacts.sameness import same
 from tests.unit.artifacts.test_frames import FRAMES, TABLES
 
@@ -75,6 +76,40 @@ def test_each_column_comes_back_exactly_or_is_known_to_be_refused(store: Artifac
             else:
                 assert same(ref.load(), value), name
     assert refused == REFUSED_COLUMNS
+
+
+REFUSED_AWKWARD = {
+    *("seconds beyond all", "categories", "objects", "MultiIndex of many kinds"),
+    *("sparse", "no rows"),
+}
+
+
+def test_a_frame_of_any_dtype_comes_back_exactly_or_is_known_to_be_refused(store: ArtifactStore) -> None:
+    refused = set()
+    for name, frame in AWKWARD.items():
+        try:
+            ref = store.save(frame, "task", format="parquet")
+        except UnsupportedTypeError:
+            refused.add(name)
+        else:
+            assert same(ref.load(), frame), name
+    assert refused == REFUSED_AWKWARD
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_frames_that_chance_made_come_back_exactly_or_are_refused(store: ArtifactStore, seed: int) -> None:
+    frame = some_frame(np.random.default_rng(seed))
+    frame.columns = pd.Index([f"c{place}" for place in range(frame.shape[1])])
+    kept = []
+    for label in frame:
+        try:
+            store.save(frame[[label]].reset_index(drop=True), "task", format="parquet")
+            kept.append(label)
+        except UnsupportedTypeError as exc:
+            assert repr(label) in str(exc)  # noqa: PT017
+    frame = frame[kept].reset_index(drop=True)
+
+    assert same(store.save(frame, "task", format="parquet").load(), frame)
 
 
 ARROW: dict[str, pa.Array] = {
