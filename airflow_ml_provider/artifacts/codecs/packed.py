@@ -64,7 +64,7 @@ def unpack(data: memoryview, whose: str) -> tuple[Any, list[memoryview]]:
     try:
         with limits.any_length_of_int():
             head = json.loads(bytes(data[8 : 8 + length]))
-        about, lengths = head["about"], head["parts"]
+        about, lengths = head["about"], list(head["parts"])
     except (ValueError, KeyError, TypeError) as exc:
         raise ArtifactCorruptError(f"{whose} has a header that cannot be read") from exc
     start = 8 + length

@@ -424,7 +424,11 @@ def refuse(value: Any, where: str) -> UnsupportedTypeError:
     )
 
 
-_PUBLIC_HOMES = ("pandas", "pyarrow", "pathlib", "xgboost", "lightgbm", "catboost", "torch")
+_PUBLIC_HOMES = ("pandas", "pyarrow", "pathlib", "xgboost", "lightgbm", "catboost")
+_PUBLIC_NAMES = {
+    "torch.nn.parameter.Parameter": "torch.nn.Parameter",
+    "plotly.graph_objs._figure.Figure": "plotly.graph_objects.Figure",
+}
 
 
 def public_type_name(value_type: type) -> str:
@@ -436,8 +440,8 @@ def public_type_name(value_type: type) -> str:
         return "pathlib.Path"
     if value_type.__module__.startswith("scipy.sparse."):
         return f"scipy.sparse.{value_type.__qualname__}"
-    if type_name(value_type) == "torch.nn.parameter.Parameter":
-        return "torch.nn.Parameter"
+    if name := _PUBLIC_NAMES.get(type_name(value_type)):
+        return name
     if home in _PUBLIC_HOMES:
         return f"{home}.{value_type.__qualname__}"
     return type_name(value_type)

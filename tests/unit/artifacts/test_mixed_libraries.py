@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from typing import Any
@@ -13,6 +14,7 @@ import scipy.sparse
 import xgboost
 from PIL import Image
 
+from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from tests.unit.artifacts.conftest import KEY
 from tests.unit.artifacts.sameness import same
@@ -45,6 +47,28 @@ def test_a_booster_a_tensor_and_a_matrix_cross_together(store: ArtifactStore, by
     assert back["nested"][0] == value["nested"][0]
     assert same(back["nested"][1][0].predict(X), model.predict(X))
     assert torch.equal(back["nested"][1][1]["weights"], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("home", "name", "shown"),
+    [
+        ("scipy.sparse", "csr_matrix", "scipy.sparse.csr_matrix"),
+        ("xgboost", "XGBClassifier", "xgboost.XGBClassifier"),
+        ("xgboost", "Booster", "xgboost.Booster"),
+        ("lightgbm", "LGBMRanker", "lightgbm.LGBMRanker"),
+        ("catboost", "CatBoost", "catboost.CatBoost"),
+        ("PIL.Image", "Image", "PIL.Image.Image"),
+        ("matplotlib.figure", "Figure", "matplotlib.figure.Figure"),
+        ("plotly.graph_objects", "Figure", "plotly.graph_objects.Figure"),
+        ("torch", "Tensor", "torch.Tensor"),
+        ("torch.nn", "Parameter", "torch.nn.Parameter"),
+    ],
+)
+def test_a_type_is_named_as_users_import_it(home: str, name: str, shown: str) -> None:
+    if home.startswith("torch"):
+        pytest.importorskip("torch", reason="make install found no CPU build of PyTorch")
+
+    assert registry.public_type_name(getattr(importlib.import_module(home), name)) == shown
 
 
 def own_loss(truth: Any, guess: Any) -> Any:
