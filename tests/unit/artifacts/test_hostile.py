@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
 from airflow_ml_provider.artifacts import keys
-from airflow_ml_provider.artifacts.codecs import arrow, skops
+from airflow_ml_provider.artifacts.codecs import arrow, parquet, skops
 from airflow_ml_provider.artifacts.digest import digest_of
 from airflow_ml_provider.artifacts.envelope import to_envelope
 from airflow_ml_provider.artifacts.refs import ArtifactRef
@@ -142,6 +143,15 @@ def arrow_announcing(size: int) -> bytes:
     return bytes(content)
 
 
+def parquet_file(table: pa.Table) -> bytes:
+    """A Parquet file with the metadata of one of ours."""
+    mine = b"".join(parquet.dump(pa.table({name: table[name][:0] for name in table.column_names})).parts)
+    metadata = pq.read_schema(pa.BufferReader(mine)).metadata
+    file = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+    return file.getvalue()
+
+
 def nulls(rows: int) -> bytes:
     """An Arrow file of a column that has rows and no bytes."""
     marked = arrow.mark(pa.table({"a": pa.nulls(rows)})).table
@@ -192,6 +202,9 @@ HOSTILE: dict[str, tuple[Any, Callable[[], bytes]]] = {
     "arrow: a stump": (SMALL, lambda: arrow_file(SMALL)[:200]),
     "arrow: a footer elsewhere": (SMALL, lambda: arrow_file(SMALL)[:-10] + b"\xff\xff\xff\x7fARROW1"),
     "arrow: a frame": (pd.DataFrame({"a": [1.5]}), lambda: arrow_announcing(_HUGE)),
+    "parquet: a bomb": (SMALL, lambda: parquet_file(pa.table({"a": np.zeros(50_000_000)}))),
+    "parquet: text that compresses well": (SMALL, lambda: parquet_file(pa.table({"a": ["x" * 50_000_000]}))),
+    "parquet: a stump": (SMALL, lambda: parquet_file(SMALL)[:200]),
     "directory: a file that announces too much": (Path("folder"), lambda: announced(8 << 30)),
     "directory: a negative size": (Path("folder"), lambda: announced(-512)),
     "directory: a sparse file": (Path("folder"), sparse_tar),
@@ -220,13 +233,16 @@ def careless(root: str) -> ArtifactStore:
     return ArtifactStore(root, signing_key=KEY, verify_on_read=False, allowed_classes=[f"{__name__}.*"])
 
 
-def swapped(store: ArtifactStore, value: Any, content: bytes, tmp_path: Path) -> ArtifactRef:
+def swapped(store: ArtifactStore, name: str, tmp_path: Path) -> ArtifactRef:
     """Store a value, and put other content in the place of its own under a signed envelope that fits it."""
+    value, make = HOSTILE[name]
+    content = make()
+    format = name.split(":", maxsplit=1)[0] if name.startswith(("parquet", "json")) else None
     if isinstance(value, Path):
         value = tmp_path / value
         value.mkdir()
         (value / "a").write_bytes(b"x")
-    ref = store.save(value, "task", format="json-v1" if type(value) is list else None)
+    ref = store.save(value, "task", format=format)
     digest = digest_of([memoryview(content)])
     store.objects.put(keys.blob_key(digest), content)
     # An attacker cannot sign this: it stands for content of the same length, for any length.
@@ -236,8 +252,7 @@ def swapped(store: ArtifactStore, value: Any, content: bytes, tmp_path: Path) ->
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_content_is_refused_before_it_takes_memory(tmp_path: Path, name: str) -> None:
     store = careless((tmp_path / "root").as_uri())
-    value, make = HOSTILE[name]
-    ref = swapped(store, value, make(), tmp_path)
+    ref = swapped(store, name, tmp_path)
     arrow_before = pa.total_allocated_bytes()
 
     tracemalloc.start()
@@ -265,22 +280,24 @@ def test_what_stood_there_is_read(tmp_path: Path, name: str) -> None:
 def test_nothing_is_imported_or_unpickled_for_content_that_is_refused(tmp_path: Path) -> None:
     store = careless((tmp_path / "root").as_uri())
     cases = []
-    for number, (value, make) in enumerate(HOSTILE.values()):
+    for number, name in enumerate(HOSTILE):
         (tmp_path / str(number)).mkdir()
-        cases.append(to_envelope(swapped(store, value, make(), tmp_path / str(number)), store.signer))
+        cases.append(to_envelope(swapped(store, name, tmp_path / str(number)), store.signer))
     members = estimator(1)
     for module, name in (("antigravity", "x"), ("os", "system"), ("builtins", "eval")):
         schema = json.loads(members["schema.json"])
         schema.update(__class__=name, __module__=module)
         evil = zstd(archive({**members, "schema.json": json.dumps(schema).encode()}))
-        (tmp_path / module).mkdir()
-        cases.append(to_envelope(swapped(store, Holder(1), evil, tmp_path / module), store.signer))
+        ref = store.save(Holder(1), "task")
+        digest = digest_of([memoryview(evil)])
+        store.objects.put(keys.blob_key(digest), evil)
+        cases.append(to_envelope(replace(ref, digest=digest, size_bytes=len(evil)), store.signer))
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     code = f"""
 import json, resource, sys
 # What a read of each format needs anyway is loaded first.
 import encodings.cp437, numpy, pandas, pyarrow, scipy.sparse, sklearn.base, tarfile, zipfile
-from airflow_ml_provider.artifacts.codecs import arrow, directories, frames, jsontext, npy, skops
+from airflow_ml_provider.artifacts.codecs import arrow, directories, frames, jsontext, npy, parquet, skops
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import ArtifactError
 store = ArtifactStore({store.objects.root!r}, signing_key={KEY!r}, verify_on_read=False)
