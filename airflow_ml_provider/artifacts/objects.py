@@ -313,7 +313,7 @@ class _Folder:
                 size = _within(os.fstat(file.fileno()).st_size, at_most, f"{self.path}/{key}")
                 if size < _MAPPED_FROM_BYTES:
                     return file.read()
-                data = mmap.mmap(-1, size)
+                data = _memory(size)
                 filled = 0
                 with memoryview(data) as view:
                     while filled < size:
@@ -419,6 +419,17 @@ class _Folder:
             return
         except OSError as exc:
             self._refuse(f"list {prefix}", exc)
+
+
+def _memory(size: int) -> mmap.mmap:
+    # Python maps shared by default: slow to touch, and a forked child would write into its parent's array.
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            data.madvise(mmap.MADV_HUGEPAGE)
+    return data
 
 
 def _write_all(descriptor: int, part: memoryview) -> None:
@@ -652,7 +663,7 @@ class _Bucket:
         return data
 
     def _get_in_pieces(self, key: str, size: int, tries: Retries) -> Content:
-        data = mmap.mmap(-1, size)
+        data = _memory(size)
 
         def take(offset: int, chunk: memoryview) -> None:
             if offset + chunk.nbytes > size:

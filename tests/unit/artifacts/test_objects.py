@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,14 @@ def test_json_that_is_none_is_named(objects: ObjectStore) -> None:
 def test_unknown_options_are_named() -> None:
     with pytest.raises(ValueError, match=r"'acces_key'.*access_key_id"):
         ObjectStore("s3://bucket", {"acces_key": "x"})
+
+
+def test_a_forked_child_does_not_write_into_what_its_parent_read(objects: ObjectStore) -> None:
+    objects.put("blobs/large", bytes(2 << 20))
+    data = memoryview(objects.get("blobs/large"))
+    child = os.fork()
+    if child == 0:
+        data[0] = 1
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert data[0] == 0
