@@ -116,6 +116,8 @@ def _check(name: str, tensor: Any) -> None:
         raise UnsupportedTypeError(
             f"{whose} has the dtype {tensor.dtype}; convert it to one of plain numbers"
         )
+    if any(axis is not None for axis in getattr(tensor, "names", ())):  # gone from later releases
+        raise UnsupportedTypeError(f"{whose} has named axes, which are not stored; rename them to None")
     if tensor.device.type == "meta":
         raise UnsupportedTypeError(f"{whose} is on the device 'meta', where tensors have no values")
     if not tensor.is_leaf:
