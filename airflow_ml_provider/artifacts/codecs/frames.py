@@ -76,11 +76,11 @@ def to_arrow(value: Any) -> tuple[pa.Table, Described, dict[str, Any], Any]:
             "rows": len(value),
             "name": preview.short(_label(value.name)),
         }
-        shown = preview.fit([preview.cell(item) for item in value.iloc[: preview.MAX_ROWS].tolist()])
+        shown = preview.fit(_cells(value.array))
     else:
         described = {"kind": "index", "index": _describe_index(value, columns, "the index")}
         schema = {"type": preview.short(str(value.dtype)), "rows": len(value)}
-        shown = preview.fit([preview.cell(item) for item in value[: preview.MAX_ROWS].tolist()])
+        shown = preview.fit(_cells(value))
     return columns.table(), described, schema, shown
 
 
@@ -593,7 +593,7 @@ def _string_dtype(described: Described) -> Any:
         return pd.StringDtype(described["storage"], na_value=np.nan)
     except TypeError as exc:
         raise UnsupportedFormatError(
-            f"text of the dtype 'str' needs pandas 3, here is {pd.__version__}; upgrade pandas, "
+            f"text of the dtype 'str' needs pandas 2.3 or 3, here is {pd.__version__}; upgrade pandas, "
             "or write the column as object or 'string'"
         ) from exc
 
@@ -635,11 +635,21 @@ def _is_text(name: str) -> bool:
 
 
 def _preview(frame: pd.DataFrame) -> Any:
-    shown = frame.iloc[: preview.MAX_ROWS, : preview.MAX_COLUMNS]
-    labels: list[Hashable] = list(shown.columns)
-    columns = [[preview.cell(_item(item)) for item in shown.iloc[:, number]] for number in range(len(labels))]
+    labels: list[Hashable] = list(frame.columns[: preview.MAX_COLUMNS])
+    columns = [_cells(frame.iloc[:, number].array) for number in range(len(labels))]
     names = [preview.short(_label(label)) for label in labels]
     return preview.fit([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+
+
+def _cells(values: Any) -> list[Any]:
+    found: list[Any] = []
+    for number in range(min(len(values), preview.MAX_ROWS)):
+        try:
+            # One by one: pandas 2 crashes when it walks over moments with a zone that ns do not reach.
+            found.append(preview.cell(_item(values[number])))
+        except Exception:  # noqa: BLE001 - a preview never fails the task whose value it shows
+            found.append(f"<{preview.short(str(values.dtype))}>")
+    return found
 
 
 def _item(item: Any) -> Any:

@@ -12,6 +12,7 @@ readers would not understand, is refused by name when it is written.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -315,7 +316,11 @@ def _to_moments(column: pa.ChunkedArray, dtype: str) -> Any:
 
     ordinals = column.combine_chunks().to_numpy(zero_copy_only=False).copy()
     periods: Any = pd.arrays.PeriodArray(ordinals, dtype=pd.PeriodDtype(dtype))
-    return pa.chunked_array([pa.array(periods.to_timestamp(how="start"))])
+    moments = pa.array(periods.to_timestamp(how="start"))
+    # pandas 2 makes nanoseconds of all; some periods need them.
+    with contextlib.suppress(pa.ArrowInvalid):
+        moments = moments.cast(pa.timestamp("us"))
+    return pa.chunked_array([moments])
 
 
 def _from_moments(column: pa.ChunkedArray, dtype: str) -> Any:

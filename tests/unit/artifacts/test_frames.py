@@ -158,6 +158,27 @@ def test_every_dtype_comes_back_as_it_was(store: ArtifactStore, name: str) -> No
         assert store.save(ref.load(), "task").digest == ref.digest
 
 
+def test_text_that_an_older_pandas_lacks_is_an_error(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OlderStringDtype(pd.StringDtype):
+        def __init__(self, storage: Any = None) -> None:
+            super().__init__(storage)
+
+    ref = store.save(Frame({"a": series(["x"], "str")}), "task")
+    monkeypatch.setattr(pd, "StringDtype", OlderStringDtype)
+
+    with pytest.raises(UnsupportedFormatError, match=r"dtype 'str' needs pandas 2.3 or 3, here is"):
+        ref.load()
+
+
+def test_a_preview_never_fails(store: ArtifactStore) -> None:
+    frame = AWKWARD["seconds beyond all"]
+
+    assert store.save(frame, "task").load().equals(frame)
+    assert store.save(AWKWARD["zones beyond ns"], "task").preview[1] == {"s": "NaT", "ms": "NaT", "us": "NaT"}
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_frames_that_chance_made_come_back_as_they_were(store: ArtifactStore, seed: int) -> None:
     frame = some_frame(np.random.default_rng(seed))
