@@ -93,7 +93,7 @@ class ObjectStore:
     :param options: For ``s3://``: ``endpoint_url``, ``access_key_id``, ``secret_access_key``,
         ``session_token``, ``region``, ``allow_http``, ``skip_signature``, ``virtual_hosted_style``,
         ``credential_provider``, ``timeout`` (seconds for one request and its answer, 120),
-        ``connect_timeout`` (seconds, 5), ``max_retries`` (8, with growing waits up to 5 seconds) and
+        ``connect_timeout`` (seconds, 5), ``max_retries`` (10, with growing waits up to 5 seconds) and
         ``retry_timeout`` (seconds after which no attempt begins, 180). Without keys the client finds the
         machine's own credentials.
     :raises ValueError: if the root or an option is none of these.
@@ -482,7 +482,7 @@ class _Bucket:
         self.bucket = bucket
         self.prefix = prefix
         self._options = {key: value for key, value in options.items() if value is not None}
-        self._max_retries = int(self._options.get("max_retries", 8))
+        self._max_retries = int(self._options.get("max_retries", 10))
         self._retry_timeout = float(self._options.get("retry_timeout", 180))
         self._store: Any = None
 
@@ -527,7 +527,7 @@ class _Bucket:
                     "backoff": {
                         "init_backoff": timedelta(milliseconds=100),
                         "max_backoff": timedelta(seconds=5),
-                        "base": 2,
+                        "base": 3,  # with its jitter about ten seconds in all, for a server that is busy
                     },
                 },
                 **extra,
