@@ -84,6 +84,16 @@ class _Members(dict[str, bytes]):
         return self
 
 
+class _SchemaAlone:
+    """An archive whose members are empty but for the schema: types are found in that."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._text = json.dumps(schema).encode("ascii")
+
+    def read(self, name: str) -> bytes:
+        return self._text if name == "schema.json" else b""
+
+
 def _state(value: Any) -> tuple[dict[str, Any], _Members]:
     """Return the schema that skops makes of an estimator, and the members of its archive."""
     members = _Members()
@@ -114,7 +124,7 @@ def dump(value: Any) -> Encoded:
         ) from exc
     plain = _canonical(schema, members)
     # What nobody could load is refused now rather than in the next task.
-    if unknown := _untrusted(skops_io.get_untrusted_types(data=plain), ()):
+    if unknown := _untrusted(_parsed(_SchemaAlone(schema), plain)[0], ()):
         own = [
             name
             for name in unknown
@@ -162,7 +172,7 @@ def load(data: memoryview, info: Stored) -> Any:
             raise ArtifactCorruptError(f"{wrong}: {exc}") from exc
 
 
-def _parsed(archive: zipfile.ZipFile, plain: bytes) -> tuple[list[str], Callable[[], Any]]:
+def _parsed(archive: zipfile.ZipFile | _SchemaAlone, plain: bytes) -> tuple[list[str], Callable[[], Any]]:
     """Return the types that skops does not trust by itself, and what builds the value with these trusted."""
     try:
         from skops.io._audit import audit_tree, get_tree
