@@ -397,10 +397,10 @@ class _File:
         try:
             kept = json.loads(self._file.schema_arrow.metadata[_KEY])
             self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(_bytes(kept["schema"])))
+            self._turned: _Described = kept["turned"]
+            self._dictionaries: dict[str, str] = kept["dictionaries"]
         except (KeyError, TypeError, ValueError) as exc:
             raise ArtifactCorruptError(f"{name!r} is a Parquet file that this store did not write") from exc
-        self._turned: _Described = kept["turned"]
-        self._dictionaries: dict[str, str] = kept["dictionaries"]
         self._names = self._file.schema_arrow.names
 
     def narrow(self, rows: slice) -> slice:

@@ -304,7 +304,10 @@ def test_only_the_row_groups_and_columns_asked_for_are_read(
 def test_a_parquet_file_of_others_is_refused(tmp_path: Any) -> None:
     pq.write_table(TABLES["no metadata"], tmp_path / "other.parquet")
     content = (tmp_path / "other.parquet").read_bytes()
+    pq.write_table(
+        TABLES["table"].replace_schema_metadata({"airflow_ml_provider": "{}"}), tmp_path / "made.parquet"
+    )
 
-    for data in (content, content[:-1], b"", b"PAR1PAR1"):
+    for data in ((tmp_path / "made.parquet").read_bytes(), content, content[:-1], b"", b"PAR1PAR1"):
         with pytest.raises(ArtifactCorruptError, match="'task' is"):
             parquet.load(memoryview(data), Stored("task", "pandas.DataFrame"))
