@@ -99,9 +99,9 @@ def test_nobody_misses_a_value_while_collections_run(place: tuple[str, dict[str,
         place, ("save", "a"), ("save", "b"), ("read", "a"), ("collect", ""), ("collect", ""), seconds=6
     )
 
-    assert min(did) > 0
-    assert did[3] + did[4] >= 20, did  # the collections had something to take away
-    assert did[2] >= 20, did
+    assert min(did) > 0, did
+    assert did[3] + did[4] >= 5, did  # the collections had something to take away
+    assert did[2] >= 5, did
 
 
 def test_what_is_published_after_a_collection_took_its_content_loads_at_once(
