@@ -253,11 +253,7 @@ def _airflow_serialize(value: Any) -> Any:
         return serialize(value)
     except TypeError as exc:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise UnsupportedTypeError(
-            f"no codec writes a value of type {name}, nor does Airflow's own serialisation; register a codec "
-            "for it (docs/artifacts.md), or return one that has a codec: pandas, numpy, pyarrow, "
-            "scikit-learn, a dataclass, a pydantic model, bytes, or the pathlib.Path of a file"
-        ) from exc
+        raise UnsupportedTypeError(f"Airflow's own serialisation does not know {name} either") from exc
 
 
 def _airflow_deserialize(value: Any) -> Any:
