@@ -378,7 +378,12 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - o
         missing = "nan" if dtype.na_value is not pd.NA else "NA"
         return stored, {"as": "string", "storage": dtype.storage, "na": missing}
     if isinstance(dtype, pd.ArrowDtype):
-        return _one(pa.array(array)), {"as": "arrow"}
+        found = _one(pa.array(array))
+        # Arrow reads what an extension type wraps where nobody registered it.
+        return found, {
+            "as": "arrow",
+            **({"type": str(found.type)} if "extension<" in str(found.type) else {}),
+        }
     if isinstance(array, (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)):
         data: Any = array
         values = np.where(data._mask, data.dtype.type(0), data._data) if data._hasna else data._data
@@ -554,6 +559,11 @@ def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911, PLR0912
     if form == "string":
         return _string_dtype(described).__from_arrow__(array)
     if form == "arrow":
+        if described.get("type", str(array.type)) != str(array.type):
+            raise UnsupportedFormatError(
+                f"a column of the Arrow type {described['type']}, which is not registered here; import what "
+                "defines it, or call pyarrow.register_extension_type"
+            )
         dtype = pd.ArrowDtype(array.type)
         return dtype.__from_arrow__(pa.chunked_array([array]))
     if form == "sparse":

@@ -318,12 +318,15 @@ class _Celsius(pa.ExtensionType):
 def test_an_extension_type_that_nobody_registered_is_an_error(store: ArtifactStore) -> None:
     array = pa.ExtensionArray.from_storage(_Celsius(), pa.array([1.5, None]))
     pa.register_extension_type(_Celsius())
-    refs = [store.save(value, "task") for value in (array, pa.table({"t": [1], "c": array[:1]}))]
+    frame = Frame({"c": pd.arrays.ArrowExtensionArray(array)})
+    values = (array, pa.table({"t": [1], "c": array[:1]}), frame)
+    refs = [store.save(value, "task") for value in values]
     assert refs[0].load().equals(array)
+    assert refs[2].load().dtypes["c"] == frame.dtypes["c"]
     pa.unregister_extension_type("tests.celsius")
 
     for ref in refs:
-        with pytest.raises(UnsupportedFormatError, match=r"not registered here: tests.celsius; import"):
+        with pytest.raises(UnsupportedFormatError, match=r"not registered here.*; import"):
             ref.load()
 
 
