@@ -451,8 +451,9 @@ def _spread(
     """
     needed: dict[str, str] = {}
     pending: list[tuple[str, bool, str]] = [
-        (survey.refs[key].digest, survey.refs[key].format == "tree-v1", _title(survey.refs[key]))
+        (digest, survey.refs[key].format == "tree-v1", _title(survey.refs[key]))
         for key in kept
+        for digest in survey.refs[key].blobs
     ]
     trees_seen: set[str] = set()
     while pending:
@@ -513,15 +514,18 @@ def _parts_of(objects: ObjectStore, memory: _Memory, digest: str, *, probe: bool
     while pending:
         item = pending.pop()
         if isinstance(item, dict):
-            if item.get("kind") == ARTIFACT and _DIGEST.fullmatch(str(item.get("digest")).encode()):
+            if item.get("kind") == ARTIFACT:
                 version_id = item.get("version_id")
-                found.add(
+                blobs = item.get("parts") or [item.get("digest")]
+                found |= {
                     _Part(
-                        item["digest"],
+                        blob,
                         version_id if isinstance(version_id, str) else None,
                         item.get("format") == "tree-v1",
                     )
-                )
+                    for blob in (blobs if isinstance(blobs, list) else [])
+                    if _DIGEST.fullmatch(str(blob).encode())
+                }
             pending.extend(item.values())
         elif isinstance(item, list):
             pending.extend(item)

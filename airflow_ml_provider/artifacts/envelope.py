@@ -58,6 +58,7 @@ def check_format(text: str) -> str:
 def to_envelope(ref: ArtifactRef, signer: Signer) -> dict[str, Any]:
     """Describe a version as signed JSON that a PostgreSQL JSONB column carries unchanged."""
     producer = ref.producer
+    parts = {"parts": list(ref.parts)} if ref.parts else {}
     return signer.signed(
         {
             "kind": ARTIFACT,
@@ -84,6 +85,7 @@ def to_envelope(ref: ArtifactRef, signer: Signer) -> dict[str, Any]:
             else [_to_text(when) for when in ref.data_interval],
             "schema": ref.schema,
             "preview": ref.preview,
+            **parts,
         }
     )
 
@@ -100,6 +102,9 @@ def from_envelope(doc: Mapping[str, Any], signer: Signer) -> ArtifactRef:
         if doc["kind"] != ARTIFACT:
             raise ValueError(f"not an artifact: {doc['kind']!r}")
         keys.digest_hex(doc["digest"])
+        parts = tuple(doc.get("parts", ()))
+        for part in parts:
+            keys.digest_hex(part)
         interval = doc["data_interval"]
         size_bytes = doc["size_bytes"]
         if type(size_bytes) is not int or size_bytes < 0:
@@ -117,6 +122,7 @@ def from_envelope(doc: Mapping[str, Any], signer: Signer) -> ArtifactRef:
             data_interval=None if interval is None else (_to_time(interval[0]), _to_time(interval[1])),
             schema=doc["schema"],
             preview=doc["preview"],
+            parts=parts,
         )
     except (KeyError, TypeError, ValueError, IndexError) as exc:
         raise SignatureError(

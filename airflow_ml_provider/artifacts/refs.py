@@ -92,14 +92,16 @@ class ArtifactRef:
     One stored version of an artifact. Small; :meth:`load` fetches the value or a part of it, :meth:`open`
     and :meth:`path` give the stored bytes. Each of them counts as a read of the current task.
 
-    :param digest: ``blake3:`` and 64 hexadecimal digits of the stored bytes.
+    :param digest: ``blake3:`` and 64 hexadecimal digits of the content: of the stored bytes, or, where they
+        are in several objects, of the pieces that make it, however they are packed.
     :param format: Layout of the stored bytes, such as ``arrow-v1``.
     :param type: The value's type, such as ``pandas.DataFrame``.
-    :param size_bytes: Length of the stored bytes.
+    :param size_bytes: Length of the stored bytes, those that other versions share included.
     :param recorded_at: Wall clock of the write, UTC.
     :param effective_at: The data time that the value speaks for, UTC.
     :param schema: Columns, shape or parameters, as small JSON.
     :param preview: The first rows as small JSON; None where previews are off.
+    :param parts: Digests of the objects that hold the bytes, where it is not one that ``digest`` names.
     """
 
     name: str
@@ -114,6 +116,7 @@ class ArtifactRef:
     data_interval: tuple[datetime, datetime] | None = None
     schema: dict[str, Any] | None = field(default=None, hash=False)
     preview: Any | None = field(default=None, hash=False)
+    parts: tuple[str, ...] = ()
     _store: ArtifactStore | None = field(default=None, compare=False, repr=False)
     _on_read: Callable[[ArtifactRef, Any], None] | None = field(default=None, compare=False, repr=False)
 
@@ -121,6 +124,11 @@ class ArtifactRef:
     def uri(self) -> str:
         """``ml-artifact://<name>?version=<version id>``."""
         return f"ml-artifact://{quote(self.name, safe='/')}?version={self.version_id}"
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """Digests of the stored objects that the value is read from."""
+        return self.parts or (self.digest,)
 
     def load(self, *, columns: Sequence[Any] | None = None, rows: slice | int | None = None) -> Any:
         """

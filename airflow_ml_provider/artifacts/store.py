@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
-from airflow_ml_provider.artifacts import keys, limits, scratch, trash
+from airflow_ml_provider.artifacts import chunks, keys, limits, scratch, trash
 from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.digest import digest_of, digest_of_file
 from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
@@ -41,6 +42,8 @@ MAX_TREE_BYTES = 256 << 10
 # Larger content is looked for before it is sent.
 _ASK_FIRST_FROM_BYTES = 1 << 20
 _CONCURRENT_REQUESTS = 16
+
+logger = logging.getLogger(__name__)
 
 # What these give back is a path.
 _PATH_FORMATS = ("file-v1", "directory-v1")
@@ -255,7 +258,8 @@ class ArtifactStore:
         if isinstance(columns, (str, bytes)):
             raise TypeError(f"columns is a list of labels, got {columns!r}; write [{columns!r}]")
         part = registry.Part(None if columns is None else list(columns), _row_slice(rows))
-        if not hasattr(registry.codec_of(ref.format).load_module(), "load_part"):
+        module = registry.codec_of(ref.format).load_module()
+        if not (hasattr(module, "load_part") or hasattr(module, "join")):
             raise TypeError(
                 f"{ref.uri} is a {ref.type} stored as {ref.format!r}, which has no columns or rows to choose "
                 "from; call load() without them"
@@ -270,7 +274,7 @@ class ArtifactStore:
         :raises ArtifactCorruptError: if the content is not what was written.
         """
         path = scratch.folder() / "content"
-        self._fetch(ref, path)
+        self.fetch(ref, path)
         file = path.open("rb")
         path.unlink()
         path.parent.rmdir()
@@ -312,7 +316,7 @@ class ArtifactStore:
         """Copy the stored bytes to a new file in an empty folder; of a stored path what it named."""
         entry = registry.codec_of(ref.format)
         path = folder / "content"
-        self._fetch(ref, path)
+        self.fetch(ref, path)
         if ref.format in _PATH_FORMATS:
             made: Path = entry.load_module().load(path, self._stored(ref))
             return made
@@ -341,16 +345,29 @@ class ArtifactStore:
                 "ref.path(), or raise the limit"
             )
 
-    def _fetch(self, ref: ArtifactRef, path: Path) -> None:
-        """Copy the stored bytes to a new local file and verify them; nothing is left if they are wrong."""
+    def fetch(self, ref: ArtifactRef, path: Path, *, verify: bool | None = None) -> None:
+        """
+        Copy the stored bytes to a new local file; nothing is left there if they are wrong.
+
+        :param verify: Compare the hash; as the store is set if absent.
+        :raises ArtifactNotFoundError: if the content is gone.
+        :raises ArtifactCorruptError: if the content is not what was written.
+        """
+        verify = self.verify_on_read if verify is None else verify
         try:
+            if ref.parts:
+                module = registry.codec_of(ref.format).load_module()
+                content = module.whole(self._pieces(ref, verify), self._stored(ref))
+                with scratch.explained(f"copy {ref.uri}", path.parent), path.open("xb") as file:
+                    file.write(content)
+                return
             size = trash.read_content(
                 self.objects,
                 ref.digest,
                 lambda key: self.objects.fetch(key, path, at_most=ref.size_bytes),
             )
             self._check_size(ref, size)
-            if self.verify_on_read:
+            if verify:
                 self._check_digest(ref, digest_of_file(path))
         except BaseException as exc:
             scratch.discard(path)
@@ -359,18 +376,41 @@ class ArtifactStore:
             raise
 
     def _gone(self, ref: ArtifactRef) -> ArtifactNotFoundError:
+        gone = [
+            keys.blob_key(digest) for digest in ref.blobs if not self.objects.exists(keys.blob_key(digest))
+        ]
         return ArtifactNotFoundError(
             f"{ref.uri} was written by {ref.producer or 'a direct call'} but its content is gone from "
-            f"{self.objects.root} ({keys.blob_key(ref.digest)}); re-run that task"
+            f"{self.objects.root} ({', '.join(gone) or 'a moment ago'}); re-run that task"
         )
+
+    def _pieces(self, ref: ArtifactRef, verify: bool) -> chunks.Pieces:
+        """Fetch the packs of a value, all at once."""
+        at_most = chunks.most_read(ref.size_bytes)
+
+        def fetch(digest: str) -> memoryview:
+            return memoryview(
+                trash.read_content(self.objects, digest, lambda key: self.objects.get(key, at_most=at_most))
+            )
+
+        try:
+            packs = list(_concurrently(fetch, ref.blobs))
+        except ArtifactNotFoundError as exc:
+            raise self._gone(ref) from exc
+        if verify:
+            for digest, pack in zip(ref.blobs, packs, strict=True):
+                self._check_digest(ref, digest_of([pack]), digest)
+        return chunks.read(ref.blobs, ref.digest, packs, ref.uri, self._stored(ref).max_bytes)
 
     def _content(self, ref: ArtifactRef, part: registry.Part | None = None) -> Any:
         entry = registry.codec_of(ref.format)
         self._refuse_unsafe(ref, entry)
         module = entry.load_module()
+        if hasattr(module, "join"):
+            return module.join(self._pieces(ref, self.verify_on_read), self._stored(ref), part)
         if getattr(module, "READS_FILES", False):
             path = scratch.folder() / "content"
-            self._fetch(ref, path)
+            self.fetch(ref, path)
             data: Any = path
         else:
             try:
@@ -397,11 +437,12 @@ class ArtifactStore:
                 f"{self.objects.root}; re-run {ref.producer or 'what wrote it'}, which writes it again"
             )
 
-    def _check_digest(self, ref: ArtifactRef, found: str) -> None:
-        if found != ref.digest:
+    def _check_digest(self, ref: ArtifactRef, found: str, expected: str | None = None) -> None:
+        expected = expected or ref.digest
+        if found != expected:
             raise ArtifactCorruptError(
-                f"{ref.uri} is damaged: expected {ref.digest}, found {found} in {self.objects.root}; delete "
-                f"{keys.blob_key(ref.digest)} and re-run {ref.producer or 'what wrote it'}"
+                f"{ref.uri} is damaged: expected {expected}, found {found} in {self.objects.root}; delete "
+                f"{keys.blob_key(expected)} and re-run {ref.producer or 'what wrote it'}"
             )
 
     # -- finding
@@ -520,6 +561,7 @@ class _Session:
         self._facts = facts
         self._written: set[str] = set()
         self._pending: list[ArtifactRef] = []
+        self._heads: dict[str, bytes] = {}
         self._writer = Writer(
             store.signer,
             inline_max_bytes=store.inline_max_bytes,
@@ -583,11 +625,22 @@ class _Session:
         entry, encoded = self._dump(value, entry, forced)
         self._check_limit(name, encoded)
         facts = self._facts
-        try:
-            digest, size_bytes = self._put(encoded.parts)
-        finally:
-            if encoded.temporary and isinstance(encoded.parts, Path):
-                scratch.discard(encoded.parts)
+        schema = encoded.schema
+        parts: tuple[str, ...] = ()
+        if isinstance(encoded, chunks.Cut):
+            written = chunks.write(
+                self._store.objects, self._store.signer, _part_name(name), encoded, self._put
+            )
+            digest, size_bytes, parts = written.digest, written.size_bytes, written.parts
+            schema = {**(schema or {}), UNPACKED: written.unpacked_bytes}
+            if written.head is not None:
+                self._heads[chunks.head_key(_part_name(name))] = written.head
+        else:
+            try:
+                digest, size_bytes = self._put(encoded.parts)
+            finally:
+                if encoded.temporary and isinstance(encoded.parts, Path):
+                    scratch.discard(encoded.parts)
         if again := self._earlier.get((_part_name(name), digest, entry.format)):
             return again
         shown = facts.preview and self._store.previews
@@ -603,11 +656,12 @@ class _Session:
             recorded_at=facts.recorded_at,
             effective_at=facts.effective_at,
             data_interval=facts.data_interval,
-            schema=encoded.schema,
+            schema=schema,
             # A tree shows envelopes and nodes, which mean nothing to people.
             preview=masked(encoded.preview, (*self._store.mask, *facts.mask), names=self._last_names(name))
             if shown and entry.format != "tree-v1"
             else None,
+            parts=parts,
             _store=self._store,
         )
         self._pending.append(ref)
@@ -615,7 +669,7 @@ class _Session:
 
     def _dump(
         self, value: Any, entry: registry.CodecEntry, forced: bool
-    ) -> tuple[registry.CodecEntry, registry.Encoded]:
+    ) -> tuple[registry.CodecEntry, registry.Encoded | chunks.Cut]:
         """Encode a value: by pickle, where that is allowed and the codec of its type refuses it."""
         allowed = self._store.allow_pickle
         if entry.runs_code and not allowed:
@@ -624,8 +678,23 @@ class _Session:
                 "[ml_provider] allow_pickle is off, so leave the format out, or turn the option on"
             )
         may_pickle = allowed and entry.or_pickle and not forced
+        cut: chunks.Cut | None
         try:
-            encoded = entry.load_module().dump(value)
+            if entry.in_pieces and not forced:
+                larger = registry.codec_of(entry.in_pieces)
+                cut = larger.load_module().split(value)
+                if cut is not None:
+                    return larger, cut
+            module = entry.load_module()
+            if hasattr(module, "split"):  # asked for by name
+                cut = module.split(value, small=True)
+                if cut is None:
+                    raise UnsupportedTypeError(
+                        f"{self._name!r} has no rows, or columns that cannot be cut; leave the format "
+                        f"{entry.format!r} out, and it is stored in one object"
+                    )
+                return entry, cut
+            encoded = module.dump(value)
             if not isinstance(encoded, registry.Encoded):
                 encoded = registry.Encoded([memoryview(encoded)])
             refused = may_pickle and any(
@@ -641,15 +710,18 @@ class _Session:
             encoded = entry.load_module().dump(value)
         return entry, encoded
 
-    def _check_limit(self, name: str, encoded: registry.Encoded) -> None:
+    def _check_limit(self, name: str, encoded: registry.Encoded | chunks.Cut) -> None:
         limit = self._store.max_artifact_bytes
         if limit is None:
             return
-        parts = encoded.parts
-        stored = parts.stat().st_size if isinstance(parts, Path) else sum(part.nbytes for part in parts)
-        size = max(stored, (encoded.schema or {}).get(UNPACKED, 0))
+        if isinstance(encoded, chunks.Cut):
+            size = encoded.size_bytes
+        else:
+            parts = encoded.parts
+            stored = parts.stat().st_size if isinstance(parts, Path) else sum(part.nbytes for part in parts)
+            size = max(stored, (encoded.schema or {}).get(UNPACKED, 0))
         if size > limit:
-            if encoded.temporary and isinstance(parts, Path):
+            if isinstance(encoded, registry.Encoded) and encoded.temporary and isinstance(parts, Path):
                 scratch.discard(parts)
             raise ArtifactTooLargeError(
                 f"storing {name!r} would take {size:,} bytes, and [ml_provider] max_artifact_bytes allows "
@@ -660,7 +732,7 @@ class _Session:
         """What a part is called below the value that it is part of, and the last word of the name."""
         return [*name.removeprefix(self._name).split("."), name.rpartition(".")[2]]
 
-    def _put(self, parts: Sequence[memoryview] | Path) -> tuple[str, int]:
+    def _put(self, parts: Sequence[memoryview] | Path, maybe_there: bool = True) -> tuple[str, int]:
         objects = self._store.objects
         if isinstance(parts, Path):
             before = parts.stat()
@@ -671,7 +743,7 @@ class _Session:
         if digest in self._written:
             return digest, size
         key = keys.blob_key(digest)
-        there = objects.size(key) if size >= _ASK_FIRST_FROM_BYTES else None
+        there = objects.size(key) if maybe_there and size >= _ASK_FIRST_FROM_BYTES else None
         created = False
         if there is None:
             created = objects.put(key, parts)
@@ -698,6 +770,11 @@ class _Session:
 
         for _done in _concurrently(write, self._pending):
             pass
+        for key, head in self._heads.items():
+            try:
+                self._store.objects.put(key, head, create_only=False)
+            except StoreError as exc:
+                logger.warning("the next version shares nothing with this one: %s", exc)
         if on_write is not None:
             for ref in self._pending:
                 on_write(ref)

@@ -14,11 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_ml_provider.artifacts import keys, trash
-from airflow_ml_provider.artifacts.digest import digest_of_file
+from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.cli.console import FAILED, command, one_line, show_document, show_rows
 from airflow_ml_provider.exceptions import (
-    ArtifactCorruptError,
     ArtifactError,
     ArtifactNotFoundError,
     UnsupportedTypeError,
@@ -217,13 +215,7 @@ def _content(store: ArtifactStore, ref: ArtifactRef, beside: Path | None) -> Ite
     """Give a private copy of the stored bytes, in the folder ``beside``, after comparing its hash."""
     with tempfile.TemporaryDirectory(prefix=".airflow-ml-", dir=beside) as folder:
         copy = Path(folder) / "content"
-        trash.read_content(store.objects, ref.digest, lambda key: store.objects.fetch(key, copy))
-        found = digest_of_file(copy)
-        if found != ref.digest:
-            raise ArtifactCorruptError(
-                f"{ref.uri}: the stored bytes have the hash {found}, the manifest says {ref.digest}; "
-                f"re-run {ref.producer or 'its producer'}"
-            )
+        store.fetch(ref, copy, verify=True)
         yield copy
 
 

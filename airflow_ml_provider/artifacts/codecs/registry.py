@@ -43,6 +43,9 @@ class CodecEntry:
     :param base_type_names: Also writes subclasses of these.
     :param by_name_type_names: Stores these too, though another codec does by default, where the format is
         asked for by name.
+    :param in_pieces: Format of values that its types store in pieces where they are large; its module has
+        ``split(value)``, ``join(pieces, info, part)`` and ``whole(pieces, info)`` in place of ``dump`` and
+        ``load``, see :mod:`airflow_ml_provider.artifacts.chunks`.
     :param suffix: How the name of a local copy of the bytes ends.
     :param runs_code: Reading it can run whatever code its writer chose, so it is written and read only where
         ``[ml_provider] allow_pickle`` is on, and its hash is always checked.
@@ -54,6 +57,7 @@ class CodecEntry:
     module: str
     base_type_names: tuple[str, ...] = ()
     by_name_type_names: tuple[str, ...] = ()
+    in_pieces: str = ""
     suffix: str = ".bin"
     runs_code: bool = False
     or_pickle: bool = False
@@ -130,50 +134,53 @@ class Part:
 
 
 _CODECS = "airflow_ml_provider.artifacts.codecs"
+_TABLES = (
+    "pandas.DataFrame",
+    "pandas.core.frame.DataFrame",  # pandas 2
+    "pandas.Series",
+    "pandas.core.series.Series",
+    *(
+        f"pandas{home}.{name}"
+        for home, name in (
+            ("", "Index"),
+            ("", "RangeIndex"),
+            ("", "MultiIndex"),
+            ("", "CategoricalIndex"),
+            ("", "DatetimeIndex"),
+            ("", "TimedeltaIndex"),
+            ("", "PeriodIndex"),
+            ("", "IntervalIndex"),
+            (".core.indexes.base", "Index"),
+            (".core.indexes.range", "RangeIndex"),
+            (".core.indexes.multi", "MultiIndex"),
+            (".core.indexes.category", "CategoricalIndex"),
+            (".core.indexes.datetimes", "DatetimeIndex"),
+            (".core.indexes.timedeltas", "TimedeltaIndex"),
+            (".core.indexes.period", "PeriodIndex"),
+            (".core.indexes.interval", "IntervalIndex"),
+        )
+    ),
+    "pyarrow.lib.Table",
+    "pyarrow.lib.RecordBatch",
+    "pyarrow.lib.ChunkedArray",
+    "polars.dataframe.frame.DataFrame",
+    "polars.series.series.Series",
+    "polars.lazyframe.frame.LazyFrame",  # refused, with advice
+)
 _BUILT_IN = (
     CodecEntry("bytes-v1", ("builtins.bytes", "builtins.bytearray", "builtins.memoryview"), f"{_CODECS}.raw"),
     CodecEntry("json-v1", (), f"{_CODECS}.jsontext", suffix=".json"),
     CodecEntry("tree-v1", (), f"{_CODECS}.jsontext", suffix=".json"),
     CodecEntry(
         "arrow-v1",
-        (
-            "pandas.DataFrame",
-            "pandas.core.frame.DataFrame",  # pandas 2
-            "pandas.Series",
-            "pandas.core.series.Series",
-            *(
-                f"pandas{home}.{name}"
-                for home, name in (
-                    ("", "Index"),
-                    ("", "RangeIndex"),
-                    ("", "MultiIndex"),
-                    ("", "CategoricalIndex"),
-                    ("", "DatetimeIndex"),
-                    ("", "TimedeltaIndex"),
-                    ("", "PeriodIndex"),
-                    ("", "IntervalIndex"),
-                    (".core.indexes.base", "Index"),
-                    (".core.indexes.range", "RangeIndex"),
-                    (".core.indexes.multi", "MultiIndex"),
-                    (".core.indexes.category", "CategoricalIndex"),
-                    (".core.indexes.datetimes", "DatetimeIndex"),
-                    (".core.indexes.timedeltas", "TimedeltaIndex"),
-                    (".core.indexes.period", "PeriodIndex"),
-                    (".core.indexes.interval", "IntervalIndex"),
-                )
-            ),
-            "pyarrow.lib.Table",
-            "pyarrow.lib.RecordBatch",
-            "pyarrow.lib.ChunkedArray",
-            "polars.dataframe.frame.DataFrame",
-            "polars.series.series.Series",
-            "polars.lazyframe.frame.LazyFrame",  # refused, with advice
-        ),
+        _TABLES,
         f"{_CODECS}.arrow",
+        in_pieces="arrow-chunks-v1",
         base_type_names=("pyarrow.lib.Array",),
         suffix=".arrow",
         or_pickle=True,
     ),
+    CodecEntry("arrow-chunks-v1", (), f"{_CODECS}.arrow_chunks", by_name_type_names=_TABLES, suffix=".arrow"),
     CodecEntry(
         "parquet-v1",
         (),

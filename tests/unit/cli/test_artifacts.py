@@ -299,8 +299,8 @@ def test_verify_tells_damaged_lost_and_forged_versions_apart_and_goes_on(
     verdicts = {row["version_id"]: row["verdict"] for row in json.loads(answer.out)}
     assert answer.code == 1
     assert verdicts[good.version_id] == "ok"
-    assert "the stored bytes have the hash" in verdicts[versions[0].version_id]
-    assert "not in the store" in verdicts[versions[1].version_id]
+    assert "is damaged: expected" in verdicts[versions[0].version_id]
+    assert "its content is gone" in verdicts[versions[1].version_id]
     assert "sign" in verdicts[forged.version_id]
     assert "4 versions verified, 3 bad" in answer.err
 

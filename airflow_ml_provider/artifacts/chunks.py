@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Values in pieces, so that versions of one name share what did not change.
+
+A codec cuts a value where its content says so. A version stores those pieces that the version saved last
+under its name does not have, in one object, a pack. The pack ends with the recipe: where each piece lies, in
+this pack or in an earlier one. The version's digest is a hash over the hashes of the pieces, so that it names
+the content however it is packed.
+
+``heads/<name>`` keeps the recipe of the version saved last, for the next save to compare with. It is a hint:
+signed, but replaced without any order between writers, and a save looks whether the packs that it is about to
+refer to are there and whole.
+
+A version is read from few packs, and few bytes of them are not its own. Where more would be needed, the
+pieces of one pack are stored once more, the way log-structured merge trees bound their reads (O'Neil et al.,
+1996).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.digest import digest_of
+from airflow_ml_provider.exceptions import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    SignatureError,
+)
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.objects import ObjectStore
+    from airflow_ml_provider.artifacts.signing import Signer
+
+# Beside its own pack, a version is read from so many at most.
+MAX_EARLIER_PACKS = 5
+# Of the bytes that are read for a version so many are needed, at least.
+MIN_USE = 2 / 3
+
+_HEAD_KIND = "ml-head/v1"
+_MAGIC = b"AMLPACK1"
+_TOP = struct.Struct("<8sQII")  # magic, length of the header, packs, pieces
+_PACK = struct.Struct("<32sQ")  # hash, length
+_PIECE = struct.Struct("<32sQIQQ")  # hash, length, pack, offset and length there
+_FOOT = struct.Struct("<Q8s")  # length of the recipe, magic
+_OWN = bytes(32)
+_MAX_RECIPE_BYTES = 256 << 20
+_LEVEL = 1
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """
+    A value in pieces, as a codec gives it.
+
+    :param header: What reading needs beside the pieces; part of the content.
+    :param count: How many pieces there are.
+    :param size_bytes: What it takes in memory, about.
+    :param piece: Returns the bytes of one; the same ones on each call, from any thread.
+    :param schema: What the value looks like, as small JSON.
+    :param preview: Its beginning, as small JSON.
+    :param type: Name of the value's type.
+    """
+
+    header: bytes
+    count: int
+    size_bytes: int
+    piece: Callable[[int], Any]
+    schema: dict[str, Any] | None = None
+    preview: Any = None
+    type: str = ""
+
+
+class Pack(NamedTuple):
+    """An object that holds pieces; the digest is empty for the one that holds the recipe."""
+
+    digest: str
+    size_bytes: int
+
+
+class Piece(NamedTuple):
+    """
+    Where a piece lies.
+
+    :param digest: Hash of its bytes.
+    :param length: Of its bytes.
+    :param pack: Number of the pack; 0 is the one that holds the recipe.
+    :param start: Offset in the pack.
+    :param stored: Length there, compressed.
+    """
+
+    digest: bytes
+    length: int
+    pack: int
+    start: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a value out of packs. ``packs[0]`` stands for the pack that holds the recipe."""
+
+    header: bytes
+    packs: tuple[Pack, ...]
+    pieces: tuple[Piece, ...]
+
+    def content(self) -> str:
+        """Hash of what is made, however it is packed."""
+        return _content(self.header, [(piece.digest, piece.length) for piece in self.pieces])
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that all different pieces take."""
+        return sum({piece.digest: piece.stored for piece in self.pieces}.values())
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Length of all pieces, and of the header."""
+        return len(self.header) + sum(piece.length for piece in self.pieces)
+
+    def to_bytes(self) -> bytes:
+        header = _compress(self.header)
+        packs = (
+            _PACK.pack(bytes.fromhex(keys.digest_hex(pack.digest)) if pack.digest else _OWN, pack.size_bytes)
+            for pack in self.packs
+        )
+        return b"".join(
+            [
+                _TOP.pack(_MAGIC, len(header), len(self.packs), len(self.pieces)),
+                header,
+                *packs,
+                *(_PIECE.pack(*piece) for piece in self.pieces),
+            ]
+        )
+
+    @classmethod
+    def from_bytes(cls, data: memoryview) -> Recipe:
+        """
+        Read a recipe.
+
+        :raises ValueError: if it is none, or names a place outside of its packs.
+        """
+        try:
+            magic, header_length, pack_count, piece_count = _TOP.unpack_from(data)
+            if magic != _MAGIC:
+                raise ValueError("it does not begin as a recipe does")
+            at = _TOP.size + header_length
+            after_packs = at + pack_count * _PACK.size
+            if len(data) != after_packs + piece_count * _PIECE.size or pack_count < 1:
+                raise ValueError("its length is not what it says")
+            header = _expand(data[_TOP.size : at], None)
+            packs = tuple(
+                Pack("" if digest == _OWN else f"blake3:{digest.hex()}", size)
+                for digest, size in _PACK.iter_unpack(data[at:after_packs])
+            )
+            pieces = tuple(map(Piece._make, _PIECE.iter_unpack(data[after_packs:])))
+        except struct.error as exc:
+            raise ValueError(str(exc)) from exc
+        for piece in pieces:
+            if piece.pack >= pack_count or piece.start + piece.stored > packs[piece.pack].size_bytes:
+                raise ValueError("a piece lies outside of its pack")
+        return cls(header, packs, pieces)
+
+
+@dataclass(frozen=True)
+class Written:
+    """
+    A value that is stored.
+
+    :param parts: Digests of its packs, the one with the recipe first.
+    :param unpacked_bytes: Length of all pieces.
+    :param head: What to leave for the next save; None if it is there already.
+    """
+
+    digest: str
+    size_bytes: int
+    parts: tuple[str, ...]
+    unpacked_bytes: int
+    head: bytes | None
+
+
+class Pieces:
+    """A stored value in pieces, as a codec reads it."""
+
+    def __init__(self, recipe: Recipe, packs: Sequence[memoryview], whose: str) -> None:
+        self.header = recipe.header
+        self.count = len(recipe.pieces)
+        self._recipe = recipe
+        self._packs: Sequence[memoryview] = packs
+        self._whose = whose
+
+    def release(self) -> None:
+        """Let the packs go; nothing can be read after it."""
+        self._packs = ()
+
+    def read(self, number: int) -> bytes:
+        """
+        Return the bytes of a piece; from any thread.
+
+        :raises ArtifactCorruptError: if they are not as long as the recipe says.
+        """
+        piece = self._recipe.pieces[number]
+        stored = self._packs[piece.pack][piece.start : piece.start + piece.stored]
+        try:
+            return _expand(stored, piece.length)
+        except ValueError as exc:
+            raise ArtifactCorruptError(f"{self._whose} is damaged: piece {number}: {exc}") from exc
+
+
+def write(
+    objects: ObjectStore,
+    signer: Signer,
+    name: str,
+    cut: Cut,
+    put: Callable[[list[memoryview], bool], tuple[str, int]],
+) -> Written:
+    """
+    Store the pieces of a value that the last version of ``name`` does not have.
+
+    One request for the head, one for each earlier pack that is referred to, and those of ``put``.
+
+    :param put: Stores a pack and returns its digest and size; told whether it could be there already.
+    """
+    head = _read_head(objects, signer, name)
+    known = {} if head is None else {piece.digest: piece for piece in head.recipe.pieces}
+    fresh: dict[bytes, bytes] = {}
+
+    def look(number: int) -> tuple[bytes, int]:
+        from blake3 import blake3
+
+        data = memoryview(cut.piece(number))
+        digest = blake3(data).digest()
+        if digest not in known and digest not in fresh:
+            fresh[digest] = _compress(data)
+        return digest, data.nbytes
+
+    found = spread(look, range(cut.count))
+    content = _content(cut.header, found)
+    numbers = {digest: number for number, (digest, _) in reversed(list(enumerate(found)))}
+    kept: list[Pack] = []
+    if head is not None:
+        used: dict[Pack, int] = {}
+        for digest in numbers:
+            if digest in known:
+                pack = head.recipe.packs[known[digest].pack]
+                used[pack] = used.get(pack, 0) + known[digest].stored
+        if content == head.recipe.content():
+            kept = _there(objects, head.recipe.packs)
+            if len(kept) == len(head.recipe.packs):
+                parts = tuple(pack.digest for pack in kept)
+                return Written(content, head.recipe.size_bytes, parts, head.recipe.unpacked_bytes, None)
+            kept = [pack for pack in kept if pack in used]
+        else:
+            kept = _there(objects, _worth_keeping(used, sum(map(len, fresh.values()))))
+        sources = {number for number, pack in enumerate(head.recipe.packs) if pack in kept}
+        again = [digest for digest in numbers if digest in known and known[digest].pack not in sources]
+        known = {digest: piece for digest, piece in known.items() if piece.pack in sources}
+        for digest, data in zip(
+            again, spread(lambda digest: _compress(cut.piece(numbers[digest])), again), strict=True
+        ):
+            fresh[digest] = data
+
+    places: dict[bytes, tuple[int, int, int]] = {}
+    body: list[memoryview] = []
+    end = 0
+    for digest in numbers:
+        if digest in known:
+            assert head is not None  # noqa: S101 - what is known comes from the head
+            old = known[digest]
+            places[digest] = (1 + kept.index(head.recipe.packs[old.pack]), old.start, old.stored)
+        else:
+            data = fresh[digest]
+            places[digest] = (0, end, len(data))
+            body.append(memoryview(data))
+            end += len(data)
+    recipe = Recipe(
+        cut.header,
+        (Pack("", end), *kept),
+        tuple(Piece(digest, length, *places[digest]) for digest, length in found),
+    )
+    text = recipe.to_bytes()
+    own = Pack(*put([*body, memoryview(text), memoryview(_FOOT.pack(len(text), _MAGIC))], not kept))
+    parts = (own.digest, *(pack.digest for pack in kept))
+    left = _to_head(signer, name, own, text)
+    return Written(content, recipe.size_bytes, parts, recipe.unpacked_bytes, left)
+
+
+def read(
+    parts: Sequence[str], digest: str, packs: Sequence[memoryview], whose: str, max_bytes: int | None = None
+) -> Pieces:
+    """
+    Find the pieces of a value in its packs.
+
+    :param parts: Digests of the packs, the one with the recipe first.
+    :param digest: Of the content.
+    :param whose: Name of the value, for errors.
+    :param max_bytes: Of all pieces together; nothing is unpacked where there are more.
+    :raises ArtifactCorruptError: if the packs do not make what ``digest`` names.
+    """
+    own = packs[0]
+    try:
+        if own.nbytes < _FOOT.size:
+            raise ValueError("it is too short to be a pack")
+        length, magic = _FOOT.unpack_from(own, own.nbytes - _FOOT.size)
+        start = own.nbytes - _FOOT.size - length
+        if magic != _MAGIC or start < 0:
+            raise ValueError("it does not end as a pack does")
+        recipe = Recipe.from_bytes(own[start : start + length])
+        named = [pack.digest for pack in recipe.packs[1:]]
+        if named != list(parts[1:]) or recipe.packs[0].size_bytes != start:
+            raise ValueError("its recipe is that of another version")
+        if [pack.size_bytes for pack in recipe.packs[1:]] != [pack.nbytes for pack in packs[1:]]:
+            raise ValueError("an earlier pack is not as long as it was")
+        if recipe.content() != digest:
+            raise ValueError(f"it makes {recipe.content()} in place of {digest}")
+        if max_bytes is not None and recipe.unpacked_bytes > max_bytes:
+            raise ValueError(f"it unpacks to {recipe.unpacked_bytes:,} bytes, and {max_bytes:,} are allowed")
+    except ValueError as exc:
+        raise ArtifactCorruptError(f"{whose} is damaged: {keys.blob_key(parts[0])}: {exc}") from exc
+    return Pieces(recipe, packs, whose)
+
+
+def most_read(size_bytes: int) -> int:
+    """Bytes that no pack of a value of so many goes beyond: what it needs, what it does not, and recipes."""
+    return round(size_bytes / MIN_USE) + _MAX_RECIPE_BYTES
+
+
+def spread(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Call a function that leaves the interpreter lock alone for each item, on all processors."""
+    items = list(items)
+    workers = min(len(items), os.cpu_count() or 1, 8)
+    if workers < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(workers) as pool:
+        # In few long stretches: handing items over one by one costs as much as the work.
+        step = max(1, len(items) // (workers * 8))
+        stretches = [items[start : start + step] for start in range(0, len(items), step)]
+        done = pool.map(lambda stretch: [function(item) for item in stretch], stretches)
+        return [result for stretch in done for result in stretch]
+
+
+def head_key(name: str) -> str:
+    return f"heads/{keys.segment(name)}"
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The recipe of the version saved last, its own pack named."""
+
+    recipe: Recipe
+
+
+def _to_head(signer: Signer, name: str, pack: Pack, recipe: bytes) -> bytes:
+    doc = {
+        "kind": _HEAD_KIND,
+        "name": name,
+        "pack": pack.digest,
+        "size_bytes": pack.size_bytes,
+        "recipe": digest_of([memoryview(recipe)]),
+    }
+    return json.dumps(signer.signed(doc), separators=(",", ":")).encode("ascii") + b"\n" + recipe
+
+
+def _read_head(objects: ObjectStore, signer: Signer, name: str) -> _Head | None:
+    """Return what the last save left; None if there is nothing that can be used."""
+    try:
+        data = memoryview(objects.get(head_key(name)))
+    except ArtifactNotFoundError:
+        return None
+    try:
+        end = bytes(data[:4096]).index(b"\n")
+        doc = json.loads(bytes(data[:end]))
+        signer.verify(doc)
+        if doc["kind"] != _HEAD_KIND or doc["name"] != name:
+            raise ValueError("it belongs to another name")
+        text = data[end + 1 :]
+        if digest_of([text]) != doc["recipe"]:
+            raise ValueError("its recipe was edited")
+        recipe = Recipe.from_bytes(text)
+        keys.digest_hex(doc["pack"])
+        packs = (Pack(doc["pack"], int(doc["size_bytes"])), *recipe.packs[1:])
+    except (ArtifactError, SignatureError, ValueError, KeyError, TypeError) as exc:
+        logger.warning(
+            "%s/%s cannot be used: %s. The artifact %r is stored whole, and replaces it",
+            objects.root,
+            head_key(name),
+            exc,
+            name,
+        )
+        return None
+    return _Head(Recipe(recipe.header, packs, recipe.pieces))
+
+
+def _worth_keeping(used: dict[Pack, int], fresh_bytes: int) -> list[Pack]:
+    """Choose the packs to refer to: few of them, and little in them that is not needed."""
+    kept = sorted(used, key=lambda pack: used[pack], reverse=True)
+    again = sum(used[pack] for pack in kept[MAX_EARLIER_PACKS:])
+    kept = kept[:MAX_EARLIER_PACKS]
+    while kept:
+        needed = fresh_bytes + again + sum(used[pack] for pack in kept)
+        taken = fresh_bytes + again + sum(pack.size_bytes for pack in kept)
+        if needed >= MIN_USE * taken:
+            break
+        worst = max(kept, key=lambda pack: pack.size_bytes - used[pack])
+        again += used[worst]
+        kept.remove(worst)
+    return kept
+
+
+def _there(objects: ObjectStore, packs: Sequence[Pack]) -> list[Pack]:
+    """Leave out packs that are gone or cut off."""
+    if len(packs) < 2:
+        sizes = [objects.size(keys.blob_key(pack.digest)) for pack in packs]
+    else:
+        with ThreadPoolExecutor(len(packs)) as pool:
+            sizes = list(pool.map(lambda pack: objects.size(keys.blob_key(pack.digest)), packs))
+    return [pack for pack, size in zip(packs, sizes, strict=True) if size == pack.size_bytes]
+
+
+def _content(header: bytes, pieces: Iterable[tuple[bytes, int]]) -> str:
+    listed = b"".join(digest + length.to_bytes(8, "little") for digest, length in pieces)
+    return digest_of(map(memoryview, (_MAGIC, len(header).to_bytes(8, "little"), header, listed)))
+
+
+_local = threading.local()
+
+
+def _compress(data: Any) -> bytes:
+    import zstandard
+
+    if not hasattr(_local, "compressor"):
+        _local.compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    made: bytes = _local.compressor.compress(data)
+    return made
+
+
+def _expand(data: memoryview, length: int | None) -> bytes:
+    """
+    Decompress.
+
+    :param length: What must come of it; nothing is allocated for more.
+    """
+    import zstandard
+
+    if not hasattr(_local, "decompressor"):
+        _local.decompressor = zstandard.ZstdDecompressor()
+    with contextlib.suppress(zstandard.ZstdError):
+        size = zstandard.frame_content_size(data)
+        if length is None and 0 <= size <= len(data) * 2000 + 4096:
+            length = size
+        if size == length:
+            made: bytes = _local.decompressor.decompress(data)
+            if len(made) == length:
+                return made
+    raise ValueError(f"it does not hold the {length} bytes that it should")

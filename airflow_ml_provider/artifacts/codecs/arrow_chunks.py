@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+``arrow-chunks-v1``: the columns of ``arrow-v1`` in pieces, for tables from some megabytes on.
+
+Rows are cut into stretches where a hash of a row says so (content-defined chunking, Muthitacharoen et al.,
+LBFS, 2001), so that the same rows make the same stretches wherever they stand: rows that are appended,
+removed or inserted, and columns that change, leave the other pieces as they are. A piece is one column, or a
+few narrow ones, of one stretch, as an Arrow IPC message; the values of a dictionary are one piece. The cut
+depends on nothing but the table, so that equal tables have equal digests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa  # noqa: TID253 - this module is imported on first use
+
+from airflow_ml_provider.artifacts.chunks import Cut, Pieces, spread
+from airflow_ml_provider.artifacts.codecs import arrow
+from airflow_ml_provider.artifacts.codecs.registry import Part, Stored
+from airflow_ml_provider.exceptions import ArtifactCorruptError
+
+# Smaller tables are one object and one request.
+MIN_BYTES = 4 << 20
+# Rows in a stretch, on average: as a power of two, for tables up to 2 million rows; then more.
+_ROWS_LOG2 = 13
+_STRETCHES_LOG2 = 8
+# A piece is about so large at least, where columns are narrow, and at most, where rows are long.
+_MIN_PIECE_BYTES = 64 << 10
+_MAX_PIECE_BYTES = 2 << 20
+# A hash of columns that take this share of different values in a sample tells rows apart.
+_DISTINCT = 0.5
+_SAMPLE = 4096
+_MAX_KEYS = 4
+# The golden ratio's bits: multiplying spreads neighbouring values (Knuth, TAOCP 3, 6.4).
+_MULTIPLIER = 0x9E3779B97F4A7C15
+
+
+def split(value: Any, *, small: bool = False) -> Cut | None:
+    """
+    Cut a table; None if it is small, or of a type that is stored in one piece.
+
+    :param small: Cut it even then.
+    :raises UnsupportedTypeError: if a part of it cannot be carried exactly; names the part.
+    """
+    marked = arrow.mark(value)
+    table = marked.table
+    if (table.nbytes < MIN_BYTES and not small) or not len(table):
+        return None
+    if not all(_fits(field.type, top=True) for field in table.schema):
+        return None
+    table = table.unify_dictionaries()
+    bounds = _bounds(table)
+    groups = _groups(table, bounds)
+    dictionaries = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]
+    values = [table.column(i).chunk(0).dictionary for i in dictionaries]
+    header = {"rows": bounds, "groups": groups, "dictionaries": dictionaries}
+    stretches = len(bounds) - 1
+
+    def piece(number: int) -> Any:
+        if number < len(dictionaries):
+            return _message([values[number]])
+        group, stretch = divmod(number - len(dictionaries), stretches)
+        start, stop = bounds[stretch], bounds[stretch + 1]
+        return _message([_rows_of(table.column(i), start, stop) for i in groups[group]])
+
+    return Cut(
+        header=json.dumps(header, separators=(",", ":")).encode() + b"\n" + bytes(table.schema.serialize()),
+        count=len(dictionaries) + len(groups) * stretches,
+        size_bytes=table.nbytes,
+        piece=piece,
+        schema=marked.schema,
+        preview=marked.preview,
+        type=marked.type,
+    )
+
+
+def join(pieces: Pieces, info: Stored, part: Part | None = None) -> Any:
+    """Make the value, or a part of it, out of its pieces."""
+    return arrow.restore(_Columns(pieces, info), info, part or Part(None, None))
+
+
+def whole(pieces: Pieces, info: Stored) -> memoryview:
+    """Return the stored columns as one Arrow IPC file, as ``arrow-v1`` has them."""
+    return arrow.file_of(_Columns(pieces, info).read(None, None))
+
+
+class _Columns:
+    """Stored pieces, read as columns."""
+
+    def __init__(self, pieces: Pieces, info: Stored) -> None:
+        self._pieces = pieces
+        line, _, schema = pieces.header.partition(b"\n")
+        try:
+            header = json.loads(line)
+            self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(schema))
+            self._bounds: list[int] = header["rows"]
+            self._groups: list[list[int]] = header["groups"]
+            self._dictionaries: list[int] = header["dictionaries"]
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as exc:
+            raise ArtifactCorruptError(f"{info.name!r} has pieces that make no table: {exc}") from exc
+        if pieces.count != len(self._dictionaries) + len(self._groups) * (len(self._bounds) - 1):
+            raise ArtifactCorruptError(f"{info.name!r} has more or fewer pieces than its table needs")
+
+    def read(self, positions: list[int] | None, rows: slice | None) -> pa.Table:
+        wanted = set(range(len(self.schema)) if positions is None else positions)
+        start, stop, _ = (rows or slice(None)).indices(self._bounds[-1])
+        numbers = [
+            number
+            for number in range(len(self._bounds) - 1)
+            if self._bounds[number] < stop and self._bounds[number + 1] > start
+        ]
+        found: dict[int, Any] = {}
+        groups = [number for number, group in enumerate(self._groups) if wanted & set(group)]
+        for columns in spread(lambda group: self._group(group, numbers, wanted), groups):
+            found.update(columns)
+        self._pieces.release()  # before frames copy what was made of them
+        order = sorted(wanted)
+        schema = pa.schema([self.schema.field(i) for i in order], metadata=self.schema.metadata)
+        table = pa.Table.from_arrays([found[i] for i in order], schema=schema)
+        first = self._bounds[numbers[0]] if numbers else 0
+        return table if rows is None else table.slice(start - first, max(0, stop - start))
+
+    def _group(self, group: int, stretches: list[int], wanted: set[int]) -> dict[int, Any]:
+        positions = self._groups[group]
+        schema = pa.schema([_stored_field(self.schema.field(i)) for i in positions])
+        first = len(self._dictionaries) + group * (len(self._bounds) - 1)
+        batches = [self._batch(first + number, schema) for number in stretches]
+        made = {}
+        for place, position in enumerate(positions):
+            if position in wanted:
+                column = _together([batch.column(place) for batch in batches], schema.field(place).type)
+                made[position] = self._with_dictionary(position, column)
+        return made
+
+    def _batch(self, number: int, schema: pa.Schema) -> pa.RecordBatch:
+        return pa.ipc.read_record_batch(pa.py_buffer(self._pieces.read(number)), schema)
+
+    def _with_dictionary(self, position: int, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        kind = self.schema.field(position).type
+        if not pa.types.is_dictionary(kind):
+            return column
+        schema = pa.schema([pa.field("", kind.value_type)])
+        values = self._batch(self._dictionaries.index(position), schema).column(0)
+        return pa.chunked_array(
+            [pa.DictionaryArray.from_arrays(part, values, ordered=kind.ordered) for part in column.chunks],
+            kind,
+        )
+
+
+def _fits(kind: pa.DataType, *, top: bool = False) -> bool:
+    """Tell whether columns of a type can be cut, and each part be written as a message of its own."""
+    if pa.types.is_dictionary(kind):
+        return top and _fits(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _fits(kind.storage_type)
+    if (
+        pa.types.is_union(kind)
+        or pa.types.is_run_end_encoded(kind)
+        or "view" in str(kind)  # the buffers of views are shared by all rows
+    ):
+        return False
+    return all(_fits(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _stored_field(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.index_type) if pa.types.is_dictionary(field.type) else field
+
+
+def _rows_of(column: pa.ChunkedArray, start: int, stop: int) -> pa.Array:
+    parts = column.slice(start, stop - start).chunks
+    if pa.types.is_dictionary(column.type):
+        parts = [part.indices for part in parts]
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
+
+def _message(arrays: list[pa.Array]) -> pa.Buffer:
+    return pa.RecordBatch.from_arrays(arrays, names=[""] * len(arrays)).serialize()
+
+
+def _together(parts: list[pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
+    """Join stretches to one array, which frames take over without another copy, where one can hold them."""
+    if len(parts) > 1 and (_has_long_offsets(kind) or sum(part.nbytes for part in parts) < 1 << 31):
+        parts = [pa.concat_arrays(parts)]
+    return pa.chunked_array(parts, kind)
+
+
+def _has_long_offsets(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_primitive(kind) or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    )
+
+
+def _groups(table: pa.Table, bounds: list[int]) -> list[list[int]]:
+    """Put narrow columns together until a stretch of them makes a piece; wide ones stand alone."""
+    rows = 1 << (max(1, (len(table) - 1) // (len(bounds) - 1)) - 1).bit_length()
+    enough = 8 * _MIN_PIECE_BYTES // min(rows, 1 << _ROWS_LOG2)
+    groups: list[list[int]] = []
+    narrow: list[int] = []
+    bits = 0
+    for position, field in enumerate(table.schema):
+        try:
+            width = _stored_field(field).type.bit_width
+        except ValueError:  # as long as its values
+            width = 128
+        if width >= enough:
+            groups.append([position])
+            continue
+        if bits >= enough or not narrow:
+            narrow = []
+            groups.append(narrow)
+            bits = 0
+        narrow.append(position)
+        bits += width
+    return groups
+
+
+def _bounds(table: pa.Table) -> list[int]:
+    """Return where stretches begin, and the number of rows."""
+    import numpy as np
+
+    count = len(table)
+    widest = max(column.nbytes for column in table.columns) / count
+    log2 = max(_ROWS_LOG2, count.bit_length() - _STRETCHES_LOG2)
+    log2 = max(6, min(log2, (_MAX_PIECE_BYTES // (1 << max(0, int(widest).bit_length()))).bit_length() - 1))
+    average = 1 << log2
+    shortest, longest = average // 4, average * 4
+    hashes = _row_hashes(table)
+    marks = [] if hashes is None else np.flatnonzero(hashes >> np.uint64(64 - log2) == 0).tolist()
+    if hashes is None:
+        shortest, longest = 1, average
+    bounds = [0]
+    for mark in [*marks, count]:
+        while mark - bounds[-1] > longest:
+            bounds.append(bounds[-1] + longest)
+        if mark - bounds[-1] >= shortest or (mark == count and mark != bounds[-1]):
+            bounds.append(mark)
+    return bounds
+
+
+def _row_hashes(table: pa.Table) -> Any:
+    """Hash each row by the columns that tell rows apart; None if there are none."""
+    import numpy as np
+
+    count = len(table)
+    sample = np.linspace(0, count - 1, min(count, _SAMPLE), dtype=np.int64)
+    hashes = None
+    for number, values in enumerate(_keys(table)):
+        mixed = values ^ (values >> np.uint64(32)) if hashes is None else values ^ hashes
+        mixed *= np.uint64(_MULTIPLIER)
+        hashes = mixed
+        if len(np.unique(hashes[sample])) >= _DISTINCT * len(sample):
+            return hashes
+        if number + 1 == _MAX_KEYS:
+            break
+    return None
+
+
+def _keys(table: pa.Table) -> Iterator[Any]:
+    """Yield columns as numbers of 64 bits: those of numbers and times first, then texts by their ends."""
+    import numpy as np
+
+    texts = []
+    for column in table.columns:
+        kind = column.type
+        if column.null_count:
+            continue
+        if pa.types.is_large_string(kind) or pa.types.is_string(kind):
+            texts.append(column)
+        elif pa.types.is_primitive(kind) and kind.bit_width in (32, 64):
+            width = kind.bit_width // 8
+            parts = [
+                np.frombuffer(part.buffers()[1], f"u{width}", len(part), part.offset * width)
+                for part in column.chunks
+                if len(part)
+            ]
+            values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            if pa.types.is_integer(kind) and _counts_up(values):
+                continue  # row numbers say where a row stands, not what it is
+            yield values.astype(np.uint64, copy=False)
+    for column in texts:
+        yield np.concatenate([_ends(part) for part in column.chunks])
+
+
+def _counts_up(values: Any) -> bool:
+    # Of arrays, which wrap around as numbers without a sign do.
+    return bool((values[-1:] - values[:1] == len(values) - 1).all() and (values[1:] - values[:-1] == 1).all())
+
+
+def _ends(texts: pa.Array) -> Any:
+    """Return the last eight bytes of each text as a number."""
+    import numpy as np
+
+    _, offsets, data = texts.buffers()
+    width = "i8" if pa.types.is_large_string(texts.type) else "i4"
+    limits = np.frombuffer(offsets, width)[texts.offset : texts.offset + len(texts) + 1]
+    content = np.frombuffer(data, "u1") if data is not None and data.size else np.zeros(1, "u1")
+    made = np.zeros(len(texts), np.uint64)
+    for back in range(1, 9):
+        places = limits[1:] - back
+        inside = places >= limits[:-1]
+        letters = content[np.where(inside, places, 0)].astype(np.uint64)
+        made = (made << np.uint64(8)) | np.where(inside, letters, np.uint64(0))
+    return made
