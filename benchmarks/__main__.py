@@ -39,6 +39,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help=f"write {RESULTS.name} and the table of docs/{PAGE.name}",
     )
+    parser.add_argument("--note", default="", help="kept with the result: what readers must know to judge it")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="measure nothing, show this result")
     found = parser.parse_args(arguments)
     if unknown := [name for name in found.cases if name not in artifacts.CASES]:
@@ -102,6 +103,7 @@ def _measure(options: argparse.Namespace) -> harness.Report:
         quick=options.quick,
         repetitions=options.repetitions,
         seconds=round(time.monotonic() - started),
+        note=options.note,
         machine=machine(),
         versions=versions,
         rows=rows,

@@ -193,12 +193,17 @@ def compare(
 
 @dataclass
 class Report:
-    """Everything a run found."""
+    """
+    Everything a run found.
+
+    :param note: What readers must know to judge the figures, such as that the machine was busy.
+    """
 
     taken: str = ""
     quick: bool = False
     repetitions: int = 0
     seconds: float = 0
+    note: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -277,6 +282,8 @@ def markdown(report: Report) -> str:
         f"Taken {report.taken}, {report.repetitions} repetitions, {report.seconds:.0f} s in all"
         f"{' (quick: small values, figures mean little)' if report.quick else ''}. Machine: {machine}."
     )
+    if report.note:
+        head += f" {report.note}"
     return "\n".join([head, "", *shown, "", f"Environments: {packages}."])
 
 

@@ -67,6 +67,7 @@ def report():
         taken="2026-01-02",
         repetitions=3,
         seconds=12,
+        note="The machine was busy.",
         machine={"CPUs": "2"},
         versions={"ours": {"python": "3.11.7"}},
         rows=[
@@ -98,6 +99,7 @@ def test_the_table_of_a_page_is_replaced_and_nothing_else():
     assert once.startswith("before\n")
     assert once.endswith("-->\nafter\n")
     assert "old" not in once
+    assert "12 s in all. Machine: CPUs 2. The machine was busy." in once
     assert "| frame | somebody | 0.375 | <= 0.3 | no |" in once
     assert harness.into_docs(once, report()) == once
 
