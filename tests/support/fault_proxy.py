@@ -48,7 +48,7 @@ class Request:
         parts = urlsplit(self.path)
         query = parse_qs(parts.query, keep_blank_values=True)
         segments = unquote(query["prefix"][0] if "prefix" in query else parts.path).split("/")
-        known = ("blobs", "versions", "trash", "records", "cache", "packs")
+        known = ("blobs", "versions", "trash", "records", "cache", "heads")
         room = next((segment for segment in segments if segment in known), "other")
         if "list-type" in query:
             verb = "list"

@@ -17,7 +17,7 @@ from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.envelope import to_envelope
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from tests.integration.faults.values import KEY
+from tests.integration.faults.values import KEY, made
 from tests.support import seaweed
 from tests.support.fault_proxy import FaultProxy
 
@@ -79,3 +79,35 @@ def test_requests_are_few_and_do_not_grow_with_the_history(
         assert saving_again.total() <= 3, (name, saving_again)
         assert loading.total() <= 2, (name, loading)
         assert finding == {"list versions": 1, "get versions": 1}
+
+
+@pytest.mark.parametrize("earlier", [0, 200])
+def test_a_table_in_pieces_asks_for_a_few_more_whatever_the_history(
+    store: ArtifactStore, direct: ArtifactStore, proxy: FaultProxy, earlier: int
+) -> None:
+    remember(direct, direct.save(b"other content", "tables"), earlier)
+    proxy.forget()
+    first = store.save(made("table", 0, Path()), "tables")
+    counts = proxy.counts()
+    assert first.format == "arrow-chunks-v1"
+    assert counts == {"get heads": 1, "head blobs": 1, "put blobs": 1, "put versions": 1, "put heads": 1}
+
+    for number in range(1, 5):
+        proxy.forget()
+        ref = store.save(made("table", number, Path()), "tables")
+        counts = proxy.counts()
+        assert 2 <= len(ref.parts) <= 6
+        assert counts == {
+            "get heads": 1,
+            "head blobs": len(ref.parts) - 1,  # that the earlier packs are there
+            "put blobs": 1,
+            "put versions": 1,
+            "put heads": 1,
+        }
+        proxy.forget()
+        pd.testing.assert_frame_equal(store.load(ref), made("table", number, Path()))
+        assert proxy.counts() == {"get blobs": len(ref.parts)}
+
+    proxy.forget()
+    store.save(made("table", 4, Path()), "tables")
+    assert proxy.counts() == {"get heads": 1, "head blobs": len(ref.parts), "put versions": 1}

@@ -18,9 +18,9 @@ import numpy as np
 from airflow_ml_provider.artifacts.collection import Retention, execute, plan
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import ArtifactNotFoundError
-from tests.integration.faults.values import KEY, assert_same, made
+from tests.integration.faults.values import KEY, assert_same, made, name_of
 
-KINDS = ("frame", "tree", "bytes", "array")
+KINDS = ("frame", "tree", "bytes", "array", "table")
 
 
 def save(store: ArtifactStore, name: str, end: float) -> int:
@@ -29,7 +29,8 @@ def save(store: ArtifactStore, name: str, end: float) -> int:
     while time.monotonic() < end:
         for number in range(5):
             for kind in KINDS:
-                ref = store.save(made(kind, number, None), f"{name}.{kind}.{number}")  # type: ignore[arg-type]
+                value = made(kind, number, None)  # type: ignore[arg-type]
+                ref = store.save(value, f"{name}.{name_of(kind, number)}")
                 assert_same(kind, number, store.load(ref))
                 count += 1
     return count
@@ -42,7 +43,7 @@ def read(store: ArtifactStore, name: str, end: float) -> int:
         for number in range(5):
             for kind in KINDS:
                 try:
-                    ref = store.get(f"{name}.{kind}.{number}")
+                    ref = store.get(f"{name}.{name_of(kind, number)}")
                 except ArtifactNotFoundError:
                     continue  # not saved yet
                 assert_same(kind, number, store.load(ref))

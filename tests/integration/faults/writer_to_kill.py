@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from tests.integration.faults.values import KEY, KINDS, made
+from tests.integration.faults.values import KEY, KINDS, made, name_of
 
 CALLS = ("mkdir", "open", "write", "fchmod", "fsync", "link", "unlink")
 
@@ -51,7 +51,7 @@ def write(order: dict[str, Any], tell: int) -> None:
         first = order["first"]
         for turn in range(1000):
             kind, number, value = values[(first + turn) % len(values)]
-            store.save(value, f"{kind}.{number}")
+            store.save(value, name_of(kind, number))
 
 
 def main() -> None:
