@@ -7,6 +7,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -63,6 +64,8 @@ def machine() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
+    # Whoever ends us by a timeout wants the server and the workers gone as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.from_json:
         report = harness.Report.from_json(options.from_json.read_text(encoding="utf-8"))
     else:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +30,24 @@ def test_the_quick_benchmark_runs(tmp_path, capsys):
     }
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]  # it cleans up
     assert "frame, local" in capsys.readouterr().out
+
+
+def test_a_run_that_is_ended_leaves_nothing_behind(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "frame",
+        "--quick",
+        "--without-peers",
+        f"--folder={tmp_path}",
+    ]
+    with subprocess.Popen(command, cwd=harness.ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "A frame on local files" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(30) == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_case_is_refused_by_name(capsys):
