@@ -56,6 +56,10 @@ _FOOT = struct.Struct("<Q8s")  # length of the recipe, magic
 _OWN = bytes(32)
 _MAX_RECIPE_BYTES = 256 << 20
 _LEVEL = 1
+# Pieces that keep more than this share of their length are stored as they are.
+_WORTH = 0.85
+_SAMPLE_BYTES = 4096
+_ALIGNED = 8
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,7 +74,8 @@ class Cut:
     :param header: What reading needs beside the pieces; part of the content.
     :param count: How many pieces there are.
     :param size_bytes: What it takes in memory, about.
-    :param piece: Returns the bytes of one; the same ones on each call, from any thread.
+    :param piece: Returns the bytes of one, as parts to join; the same ones on each call, from any thread.
+        Parts are not copied, and must not change before the value is stored.
     :param schema: What the value looks like, as small JSON.
     :param preview: Its beginning, as small JSON.
     :param type: Name of the value's type.
@@ -79,7 +84,7 @@ class Cut:
     header: bytes
     count: int
     size_bytes: int
-    piece: Callable[[int], Any]
+    piece: Callable[[int], list[memoryview]]
     schema: dict[str, Any] | None = None
     preview: Any = None
     type: str = ""
@@ -100,7 +105,7 @@ class Piece(NamedTuple):
     :param length: Of its bytes.
     :param pack: Number of the pack; 0 is the one that holds the recipe.
     :param start: Offset in the pack.
-    :param stored: Length there, compressed.
+    :param stored: Length there: compressed, or as it is if the two lengths are equal.
     """
 
     digest: bytes
@@ -207,7 +212,23 @@ class Pieces:
         """Let the packs go; nothing can be read after it."""
         self._packs = ()
 
-    def read(self, number: int) -> bytes:
+    def run(self, first: int, count: int) -> memoryview | None:
+        """Return the bytes of neighbouring pieces, where they lie in a row and as they are; else None."""
+        pieces = self._recipe.pieces[first : first + count]
+        if not pieces:
+            return None
+        start = end = pieces[0].start
+        for piece in pieces:
+            if piece.start != end or piece.pack != pieces[0].pack or piece.stored != piece.length:
+                return None
+            end += piece.length
+        return self._packs[pieces[0].pack][start:end]
+
+    def length(self, first: int, count: int) -> int:
+        """Bytes of neighbouring pieces."""
+        return sum(piece.length for piece in self._recipe.pieces[first : first + count])
+
+    def read(self, number: int) -> memoryview | bytes:
         """
         Return the bytes of a piece; from any thread.
 
@@ -215,6 +236,8 @@ class Pieces:
         """
         piece = self._recipe.pieces[number]
         stored = self._packs[piece.pack][piece.start : piece.start + piece.stored]
+        if piece.stored == piece.length:
+            return stored
         try:
             return _expand(stored, piece.length)
         except ValueError as exc:
@@ -237,59 +260,49 @@ def write(
     """
     head = _read_head(objects, signer, name)
     known = {} if head is None else {piece.digest: piece for piece in head.recipe.pieces}
-    fresh: dict[bytes, bytes] = {}
+    fresh: dict[bytes, list[memoryview]] = {}
 
     def look(number: int) -> tuple[bytes, int]:
         from blake3 import blake3
 
-        data = memoryview(cut.piece(number))
-        digest = blake3(data).digest()
+        parts = cut.piece(number)
+        hasher = blake3()
+        for part in parts:
+            hasher.update(part)
+        digest = hasher.digest()
         if digest not in known and digest not in fresh:
-            fresh[digest] = _compress(data)
-        return digest, data.nbytes
+            fresh[digest] = _smaller(parts)
+        return digest, sum(part.nbytes for part in parts)
 
     found = spread(look, range(cut.count))
     content = _content(cut.header, found)
-    numbers = {digest: number for number, (digest, _) in reversed(list(enumerate(found)))}
+    numbers: dict[bytes, int] = {}
+    for number, (digest, _) in enumerate(found):
+        numbers.setdefault(digest, number)
     kept: list[Pack] = []
     if head is not None:
+        packs = head.recipe.packs
+        if content == head.recipe.content() and _there(objects, packs) == list(packs):
+            parts = tuple(pack.digest for pack in packs)
+            return Written(content, head.recipe.size_bytes, parts, head.recipe.unpacked_bytes, None)
         used: dict[Pack, int] = {}
-        for digest in numbers:
-            if digest in known:
-                pack = head.recipe.packs[known[digest].pack]
-                used[pack] = used.get(pack, 0) + known[digest].stored
-        if content == head.recipe.content():
-            kept = _there(objects, head.recipe.packs)
-            if len(kept) == len(head.recipe.packs):
-                parts = tuple(pack.digest for pack in kept)
-                return Written(content, head.recipe.size_bytes, parts, head.recipe.unpacked_bytes, None)
-            kept = [pack for pack in kept if pack in used]
-        else:
-            kept = _there(objects, _worth_keeping(used, sum(map(len, fresh.values()))))
-        sources = {number for number, pack in enumerate(head.recipe.packs) if pack in kept}
-        again = [digest for digest in numbers if digest in known and known[digest].pack not in sources]
-        known = {digest: piece for digest, piece in known.items() if piece.pack in sources}
-        for digest, data in zip(
-            again, spread(lambda digest: _compress(cut.piece(numbers[digest])), again), strict=True
-        ):
-            fresh[digest] = data
+        for piece in (known[digest] for digest in numbers if digest in known):
+            used[packs[piece.pack]] = used.get(packs[piece.pack], 0) + piece.stored
+        kept = _there(objects, _worth_keeping(used, sum(map(_length, fresh.values()))))
+        known = {digest: piece for digest, piece in known.items() if packs[piece.pack] in kept}
+        again = [digest for digest in numbers if digest not in known and digest not in fresh]
+        fresh.update(
+            zip(again, spread(lambda digest: _smaller(cut.piece(numbers[digest])), again), strict=True)
+        )
+        known = {
+            digest: piece._replace(pack=1 + kept.index(packs[piece.pack])) for digest, piece in known.items()
+        }
 
-    places: dict[bytes, tuple[int, int, int]] = {}
-    body: list[memoryview] = []
-    end = 0
-    for digest in numbers:
-        if digest in known:
-            assert head is not None  # noqa: S101 - what is known comes from the head
-            old = known[digest]
-            places[digest] = (1 + kept.index(head.recipe.packs[old.pack]), old.start, old.stored)
-        else:
-            data = fresh[digest]
-            places[digest] = (0, end, len(data))
-            body.append(memoryview(data))
-            end += len(data)
+    body, places = _laid_out(fresh, numbers)
+    places |= {digest: (piece.pack, piece.start, piece.stored) for digest, piece in known.items()}
     recipe = Recipe(
         cut.header,
-        (Pack("", end), *kept),
+        (Pack("", _length(body)), *kept),
         tuple(Piece(digest, length, *places[digest]) for digest, length in found),
     )
     text = recipe.to_bytes()
@@ -297,6 +310,24 @@ def write(
     parts = (own.digest, *(pack.digest for pack in kept))
     left = _to_head(signer, name, own, text)
     return Written(content, recipe.size_bytes, parts, recipe.unpacked_bytes, left)
+
+
+def _laid_out(
+    fresh: dict[bytes, list[memoryview]], order: Iterable[bytes]
+) -> tuple[list[memoryview], dict[bytes, tuple[int, int, int]]]:
+    """Put pieces into a pack one after the other; returns what it consists of, and where each piece lies."""
+    places: dict[bytes, tuple[int, int, int]] = {}
+    body: list[memoryview] = []
+    end = 0
+    for digest in order:
+        if digest in fresh:
+            if gap := -end % _ALIGNED:
+                body.append(memoryview(bytes(gap)))
+                end += gap
+            places[digest] = (0, end, _length(fresh[digest]))
+            body += fresh[digest]
+            end += _length(fresh[digest])
+    return body, places
 
 
 def read(
@@ -434,6 +465,21 @@ def _there(objects: ObjectStore, packs: Sequence[Pack]) -> list[Pack]:
 def _content(header: bytes, pieces: Iterable[tuple[bytes, int]]) -> str:
     listed = b"".join(digest + length.to_bytes(8, "little") for digest, length in pieces)
     return digest_of(map(memoryview, (_MAGIC, len(header).to_bytes(8, "little"), header, listed)))
+
+
+def _length(parts: list[memoryview]) -> int:
+    return sum(part.nbytes for part in parts)
+
+
+def _smaller(parts: list[memoryview]) -> list[memoryview]:
+    """Compress what gets smaller by it; noise would take ten times as long to store, and to read."""
+    size = _length(parts)
+    if size > 2 * _SAMPLE_BYTES and len(parts) == 1:
+        middle = (size - _SAMPLE_BYTES) // 2 // 8 * 8
+        if len(_compress(parts[0][middle : middle + _SAMPLE_BYTES])) > _WORTH * _SAMPLE_BYTES:
+            return parts
+    made = _compress(parts[0] if len(parts) == 1 else b"".join(parts))
+    return [memoryview(made)] if len(made) < _WORTH * size else parts
 
 
 _local = threading.local()

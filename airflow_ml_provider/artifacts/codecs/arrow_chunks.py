@@ -5,8 +5,9 @@
 Rows are cut into stretches where a hash of a row says so (content-defined chunking, Muthitacharoen et al.,
 LBFS, 2001), so that the same rows make the same stretches wherever they stand: rows that are appended,
 removed or inserted, and columns that change, leave the other pieces as they are. A piece is one column, or a
-few narrow ones, of one stretch, as an Arrow IPC message; the values of a dictionary are one piece. The cut
-depends on nothing but the table, so that equal tables have equal digests.
+few narrow ones, of one stretch: its values as they are in memory where all are there and of one width, else
+an Arrow IPC message. The values of a dictionary are one piece. The cut depends on nothing but the table, so
+that equal tables have equal digests.
 """
 
 from __future__ import annotations
@@ -56,15 +57,18 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
     groups = _groups(table, bounds)
     dictionaries = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]
     values = [table.column(i).chunk(0).dictionary for i in dictionaries]
-    header = {"rows": bounds, "groups": groups, "dictionaries": dictionaries}
+    plain = [number for number, group in enumerate(groups) if _is_plain(table, group)]
+    header = {"rows": bounds, "groups": groups, "dictionaries": dictionaries, "plain": plain}
     stretches = len(bounds) - 1
 
-    def piece(number: int) -> Any:
+    def piece(number: int) -> list[memoryview]:
         if number < len(dictionaries):
-            return _message([values[number]])
+            return [memoryview(_message([values[number]]))]
         group, stretch = divmod(number - len(dictionaries), stretches)
         start, stop = bounds[stretch], bounds[stretch + 1]
-        return _message([_rows_of(table.column(i), start, stop) for i in groups[group]])
+        if group in plain:
+            return _values(table.column(groups[group][0]), start, stop)
+        return [memoryview(_message([_rows_of(table.column(i), start, stop) for i in groups[group]]))]
 
     return Cut(
         header=json.dumps(header, separators=(",", ":")).encode() + b"\n" + bytes(table.schema.serialize()),
@@ -92,6 +96,7 @@ class _Columns:
 
     def __init__(self, pieces: Pieces, info: Stored) -> None:
         self._pieces = pieces
+        self._whose = repr(info.name)
         line, _, schema = pieces.header.partition(b"\n")
         try:
             header = json.loads(line)
@@ -99,6 +104,7 @@ class _Columns:
             self._bounds: list[int] = header["rows"]
             self._groups: list[list[int]] = header["groups"]
             self._dictionaries: list[int] = header["dictionaries"]
+            self._plain = frozenset(header["plain"])
         except (ValueError, KeyError, TypeError, pa.ArrowException) as exc:
             raise ArtifactCorruptError(f"{info.name!r} has pieces that make no table: {exc}") from exc
         if pieces.count != len(self._dictionaries) + len(self._groups) * (len(self._bounds) - 1):
@@ -125,6 +131,8 @@ class _Columns:
 
     def _group(self, group: int, stretches: list[int], wanted: set[int]) -> dict[int, Any]:
         positions = self._groups[group]
+        if group in self._plain:
+            return {positions[0]: self._values(group, self.schema.field(positions[0]).type, stretches)}
         schema = pa.schema([_stored_field(self.schema.field(i)) for i in positions])
         first = len(self._dictionaries) + group * (len(self._bounds) - 1)
         batches = [self._batch(first + number, schema) for number in stretches]
@@ -134,6 +142,26 @@ class _Columns:
                 column = _together([batch.column(place) for batch in batches], schema.field(place).type)
                 made[position] = self._with_dictionary(position, column)
         return made
+
+    def _values(self, group: int, kind: pa.DataType, stretches: list[int]) -> pa.ChunkedArray:
+        if not stretches:
+            return pa.chunked_array([], kind)
+        first = len(self._dictionaries) + group * (len(self._bounds) - 1) + stretches[0]
+        rows = self._bounds[stretches[-1] + 1] - self._bounds[stretches[0]]
+        size = rows * kind.bit_width // 8
+        if self._pieces.length(first, len(stretches)) != size:
+            raise ArtifactCorruptError(f"{self._whose} has pieces of other lengths than its rows need")
+        found = self._pieces.run(first, len(stretches))
+        if found is None:
+            buffer = pa.allocate_buffer(size)
+            into, at = memoryview(buffer).cast("B"), 0
+            for number in range(first, first + len(stretches)):
+                part = self._pieces.read(number)
+                into[at : at + len(part)] = part
+                at += len(part)
+        else:
+            buffer = pa.py_buffer(found)
+        return pa.chunked_array([pa.Array.from_buffers(kind, rows, [None, buffer], null_count=0)], kind)
 
     def _batch(self, number: int, schema: pa.Schema) -> pa.RecordBatch:
         return pa.ipc.read_record_batch(pa.py_buffer(self._pieces.read(number)), schema)
@@ -174,6 +202,26 @@ def _rows_of(column: pa.ChunkedArray, start: int, stop: int) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         parts = [part.indices for part in parts]
     return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
+
+def _is_plain(table: pa.Table, group: list[int]) -> bool:
+    kind = table.schema.field(group[0]).type
+    return (
+        len(group) == 1
+        and pa.types.is_primitive(kind)
+        and kind.bit_width % 8 == 0
+        and not table.column(group[0]).null_count
+    )
+
+
+def _values(column: pa.ChunkedArray, start: int, stop: int) -> list[memoryview]:
+    """Return the memory of some rows."""
+    width = column.type.bit_width // 8
+    return [
+        memoryview(part.buffers()[1]).cast("B")[part.offset * width : (part.offset + len(part)) * width]
+        for part in column.slice(start, stop - start).chunks
+        if len(part)
+    ]
 
 
 def _message(arrays: list[pa.Array]) -> pa.Buffer:
@@ -259,29 +307,39 @@ def _row_hashes(table: pa.Table) -> Any:
 
 
 def _keys(table: pa.Table) -> Iterator[Any]:
-    """Yield columns as numbers of 64 bits: those of numbers and times first, then texts by their ends."""
+    """
+    Yield columns as numbers of 64 bits: floats and times, then texts by their ends, then integers.
+
+    The order is one of types, so that it stays when rows come and go. Integers are last, for some are row
+    numbers, which say where a row stands and not what it is.
+    """
+    columns = [column for column in table.columns if not column.null_count]
+    fixed = [c for c in columns if pa.types.is_primitive(c.type) and c.type.bit_width in (32, 64)]
+    yield from (_numbers(column) for column in fixed if not pa.types.is_integer(column.type))
+    for column in columns:
+        if pa.types.is_large_string(column.type) or pa.types.is_string(column.type):
+            yield _joined([_ends(part) for part in column.chunks])
+    for column in fixed:
+        if pa.types.is_integer(column.type) and not _counts_up(values := _numbers(column)):
+            yield values
+
+
+def _numbers(column: pa.ChunkedArray) -> Any:
     import numpy as np
 
-    texts = []
-    for column in table.columns:
-        kind = column.type
-        if column.null_count:
-            continue
-        if pa.types.is_large_string(kind) or pa.types.is_string(kind):
-            texts.append(column)
-        elif pa.types.is_primitive(kind) and kind.bit_width in (32, 64):
-            width = kind.bit_width // 8
-            parts = [
-                np.frombuffer(part.buffers()[1], f"u{width}", len(part), part.offset * width)
-                for part in column.chunks
-                if len(part)
-            ]
-            values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            if pa.types.is_integer(kind) and _counts_up(values):
-                continue  # row numbers say where a row stands, not what it is
-            yield values.astype(np.uint64, copy=False)
-    for column in texts:
-        yield np.concatenate([_ends(part) for part in column.chunks])
+    width = column.type.bit_width // 8
+    parts = [
+        np.frombuffer(part.buffers()[1], f"u{width}", len(part), part.offset * width)
+        for part in column.chunks
+        if len(part)
+    ]
+    return _joined(parts).astype(np.uint64, copy=False)
+
+
+def _joined(parts: list[Any]) -> Any:
+    import numpy as np
+
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _counts_up(values: Any) -> bool:
