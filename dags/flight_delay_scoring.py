@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 from airflow.sdk import Param, dag, task
 
 from airflow_ml_provider import Artifact, ArtifactAsset, ModelAsset
+from airflow_ml_provider.assets.events import event_extra
 from airflow_ml_provider.operators import BatchPredictOperator
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def first_day(asked: str | None, events) -> datetime:
         return datetime.fromisoformat(f"{asked}T00:00:00+00:00")
     if not events:
         raise ValueError("this run was started by hand: give the first day as week_from, e.g. 2013-09-01")
-    return datetime.fromisoformat(max(events, key=lambda event: event.timestamp).extra["effective_at"])
+    latest = max(events, key=lambda event: event.timestamp)
+    return datetime.fromisoformat(event_extra(latest)["effective_at"])
 
 
 flight_delay_scoring()

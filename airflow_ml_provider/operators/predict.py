@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.artifacts.refs import Artifact
 from airflow_ml_provider.assets.assets import ModelAsset
+from airflow_ml_provider.assets.events import event_extra
 from airflow_ml_provider.exceptions import ModelInputError
 from airflow_ml_provider.operators.base import MlflowTask, load_frame, note_model
 from airflow_ml_provider.tracking.models import load_pyfunc
@@ -118,7 +119,7 @@ def model_of_run(model: Any, context: Context) -> Any:
     triggering = context.get("triggering_asset_events") or {}
     events = [event for asset, found in triggering.items() if asset.uri == model.uri for event in found]
     for event in sorted(events, key=lambda event: event.timestamp, reverse=True):
-        if version := (event.extra or {}).get("version"):
+        if version := event_extra(event).get("version"):
             log.info("This run was started by %s moving to version %s", model.name, version)
             return f"models:/{model.registered_model_name}/{version}"
     return model

@@ -25,12 +25,14 @@ def run_type_of(context: Mapping[str, Any]) -> str:
 
 def triggering_extras(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the extras of the asset events that started this run, oldest first."""
+    from airflow_ml_provider.assets.events import event_extra
+
     accessor = context.get("triggering_asset_events")
     if not accessor:
         return []
     events = [event for events in accessor.values() for event in events]
     events.sort(key=lambda event: event.timestamp)
-    return [dict(event.extra or {}) for event in events]
+    return [event_extra(event) for event in events]
 
 
 def effective_at_of(context: Mapping[str, Any], explicit: datetime | None = None) -> datetime:

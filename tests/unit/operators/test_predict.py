@@ -44,6 +44,11 @@ def test_wrong_options_are_refused_when_the_dag_is_parsed(options, error):
             {CHAMPION: [event(9, version="5"), event(1, version="3")]}, "models:/flight_delay/5", id="latest"
         ),
         pytest.param(
+            {CHAMPION: [event(1, from_trigger=True, payload={"version": "3"})]},
+            "models:/flight_delay/3",
+            id="seen by a watcher",
+        ),
+        pytest.param(
             {Asset(name="flight_delay@champion", uri=CHAMPION.uri): [event(1, version="3")]},
             "models:/flight_delay/3",
             id="as the scheduler knows it",

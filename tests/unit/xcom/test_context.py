@@ -40,6 +40,16 @@ TRIGGERED = {"asset": [event(MARCH, effective_at=JUNE), event(FEBRUARY)]}
             id="event",
         ),
         pytest.param(
+            run(
+                "asset_triggered",
+                triggering_asset_events={
+                    "asset": [event(MARCH, from_trigger=True, payload={"effective_at": JUNE})]
+                },
+            ),
+            datetime(2013, 6, 1, tzinfo=UTC),
+            id="event of a watcher",
+        ),
+        pytest.param(
             run("scheduled", triggering_asset_events=TRIGGERED), RUN_AFTER, id="event of a cron run"
         ),
         pytest.param(run("manual"), RUN_AFTER, id="by hand: one moment for the whole run"),
