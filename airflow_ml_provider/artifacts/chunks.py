@@ -60,6 +60,7 @@ _LEVEL = 1
 _WORTH = 0.85
 _SAMPLE_BYTES = 4096
 _ALIGNED = 8
+_LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -138,7 +139,7 @@ class Recipe:
         return len(self.header) + sum(piece.length for piece in self.pieces)
 
     def to_bytes(self) -> bytes:
-        header = _compress(self.header)
+        header = _zstd(self.header)
         packs = (
             _PACK.pack(bytes.fromhex(keys.digest_hex(pack.digest)) if pack.digest else _OWN, pack.size_bytes)
             for pack in self.packs
@@ -167,7 +168,7 @@ class Recipe:
             after_packs = at + pack_count * _PACK.size
             if len(data) != after_packs + piece_count * _PIECE.size or pack_count < 1:
                 raise ValueError("its length is not what it says")
-            header = _expand(data[_TOP.size : at], None)
+            header = bytes(_expand(data[_TOP.size : at], None))
             packs = tuple(
                 Pack("" if digest == _OWN else f"blake3:{digest.hex()}", size)
                 for digest, size in _PACK.iter_unpack(data[at:after_packs])
@@ -239,7 +240,11 @@ class Pieces:
         if piece.stored == piece.length:
             return stored
         try:
-            return _expand(stored, piece.length)
+            made = _expand(stored, piece.length)
+            # An lz4 frame does not say how long it is.
+            if stored[:4] == _LZ4_MAGIC and digest_of([memoryview(made)]) != f"blake3:{piece.digest.hex()}":
+                raise ValueError("its hash is another one")
+            return made
         except ValueError as exc:
             raise ArtifactCorruptError(f"{self._whose} is damaged: piece {number}: {exc}") from exc
 
@@ -261,17 +266,16 @@ def write(
     head = _read_head(objects, signer, name)
     known = {} if head is None else {piece.digest: piece for piece in head.recipe.pieces}
     fresh: dict[bytes, list[memoryview]] = {}
+    # A disk takes more bytes in less time than they take to compress well; a network does not.
+    smaller = _Smaller(cut, _lz4 if objects.is_local else _zstd)
 
     def look(number: int) -> tuple[bytes, int]:
         from blake3 import blake3
 
         parts = cut.piece(number)
-        hasher = blake3()
-        for part in parts:
-            hasher.update(part)
-        digest = hasher.digest()
+        digest = blake3(parts[0] if len(parts) == 1 else b"".join(parts)).digest()
         if digest not in known and digest not in fresh:
-            fresh[digest] = _smaller(parts)
+            fresh[digest] = smaller(number, parts)
         return digest, sum(part.nbytes for part in parts)
 
     found = spread(look, range(cut.count))
@@ -292,7 +296,11 @@ def write(
         known = {digest: piece for digest, piece in known.items() if packs[piece.pack] in kept}
         again = [digest for digest in numbers if digest not in known and digest not in fresh]
         fresh.update(
-            zip(again, spread(lambda digest: _smaller(cut.piece(numbers[digest])), again), strict=True)
+            zip(
+                again,
+                spread(lambda digest: smaller(numbers[digest], cut.piece(numbers[digest])), again),
+                strict=True,
+            )
         )
         known = {
             digest: piece._replace(pack=1 + kept.index(packs[piece.pack])) for digest, piece in known.items()
@@ -471,21 +479,46 @@ def _length(parts: list[memoryview]) -> int:
     return sum(part.nbytes for part in parts)
 
 
-def _smaller(parts: list[memoryview]) -> list[memoryview]:
-    """Compress what gets smaller by it; noise would take ten times as long to store, and to read."""
-    size = _length(parts)
-    if size > 2 * _SAMPLE_BYTES and len(parts) == 1:
-        middle = (size - _SAMPLE_BYTES) // 2 // 8 * 8
-        if len(_compress(parts[0][middle : middle + _SAMPLE_BYTES])) > _WORTH * _SAMPLE_BYTES:
+class _Smaller:
+    """
+    Compress the pieces that get smaller by it: noise would take ten times as long to store, and to read.
+
+    One of eight neighbours is tried, and not whole.
+    """
+
+    def __init__(self, cut: Cut, compress: Callable[[Any], bytes]) -> None:
+        self._cut = cut
+        self._compress = compress
+        self._verdicts: dict[int, bool] = {}
+
+    def __call__(self, number: int, parts: list[memoryview]) -> list[memoryview]:
+        first = number // 8 * 8
+        if first not in self._verdicts:
+            self._verdicts[first] = self._try(self._cut.piece(first))
+        if not self._verdicts[first]:
             return parts
-    made = _compress(parts[0] if len(parts) == 1 else b"".join(parts))
-    return [memoryview(made)] if len(made) < _WORTH * size else parts
+        made = self._compress(parts[0] if len(parts) == 1 else b"".join(parts))
+        return [memoryview(made)] if len(made) < _WORTH * _length(parts) else parts
+
+    def _try(self, parts: list[memoryview]) -> bool:
+        size = _length(parts)
+        if size < 2 * _SAMPLE_BYTES or len(parts) > 1:
+            return True
+        middle = (size - _SAMPLE_BYTES) // 2 // 8 * 8
+        return len(self._compress(parts[0][middle : middle + _SAMPLE_BYTES])) < _WORTH * _SAMPLE_BYTES
 
 
 _local = threading.local()
 
 
-def _compress(data: Any) -> bytes:
+def _lz4(data: Any) -> bytes:
+    import pyarrow as pa
+
+    made: bytes = pa.Codec("lz4").compress(data, asbytes=True)
+    return made
+
+
+def _zstd(data: Any) -> bytes:
     import zstandard
 
     if not hasattr(_local, "compressor"):
@@ -494,12 +527,20 @@ def _compress(data: Any) -> bytes:
     return made
 
 
-def _expand(data: memoryview, length: int | None) -> bytes:
+def _expand(data: memoryview, length: int | None) -> memoryview | bytes:
     """
-    Decompress.
+    Decompress what :func:`_zstd` or :func:`_lz4` made.
 
     :param length: What must come of it; nothing is allocated for more.
+    :raises ValueError: if something else would.
     """
+    if data[:4] == _LZ4_MAGIC:
+        import pyarrow as pa
+
+        try:
+            return memoryview(pa.Codec("lz4").decompress(data, decompressed_size=length)).cast("B")
+        except (pa.ArrowException, OSError) as exc:
+            raise ValueError(f"it does not hold the {length} bytes that it should: {exc}") from exc
     import zstandard
 
     if not hasattr(_local, "decompressor"):

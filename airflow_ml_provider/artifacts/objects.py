@@ -119,6 +119,11 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"ObjectStore({self.root!r})"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder."""
+        return isinstance(self._backend, _Folder)
+
     def put(self, key: str, data: _Data | BinaryIO, *, create_only: bool = True) -> bool:
         """
         Write an object, all of it or nothing.

@@ -59,6 +59,12 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
     values = [table.column(i).chunk(0).dictionary for i in dictionaries]
     plain = [number for number, group in enumerate(groups) if _is_plain(table, group)]
     header = {"rows": bounds, "groups": groups, "dictionaries": dictionaries, "plain": plain}
+    widths = {number: table.schema.types[groups[number][0]].bit_width // 8 for number in plain}
+    values_of = {
+        number: _values(column, 0, len(column))[0]
+        for number in plain
+        if (column := table.column(groups[number][0])).num_chunks == 1
+    }
     stretches = len(bounds) - 1
 
     def piece(number: int) -> list[memoryview]:
@@ -66,6 +72,8 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
             return [memoryview(_message([values[number]]))]
         group, stretch = divmod(number - len(dictionaries), stretches)
         start, stop = bounds[stretch], bounds[stretch + 1]
+        if (memory := values_of.get(group)) is not None:
+            return [memory[start * widths[group] : stop * widths[group]]]
         if group in plain:
             return _values(table.column(groups[group][0]), start, stop)
         return [memoryview(_message([_rows_of(table.column(i), start, stop) for i in groups[group]]))]
