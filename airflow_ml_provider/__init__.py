@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
     from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
+    from airflow_ml_provider.client import MLClient
     from airflow_ml_provider.tracking.gates import MetricGate
     from airflow_ml_provider.tracking.models import ModelRef
 
-__all__ = ["Artifact", "ArtifactAsset", "ArtifactRef", "MetricGate", "ModelAsset", "ModelRef", "__version__"]
+__all__ = [
+    "Artifact",
+    "ArtifactAsset",
+    "ArtifactRef",
+    "MLClient",
+    "MetricGate",
+    "ModelAsset",
+    "ModelRef",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
@@ -20,6 +30,7 @@ _HOMES = {
     "Artifact": "airflow_ml_provider.artifacts.refs",
     "ArtifactAsset": "airflow_ml_provider.assets.assets",
     "ArtifactRef": "airflow_ml_provider.artifacts.refs",
+    "MLClient": "airflow_ml_provider.client",
     "MetricGate": "airflow_ml_provider.tracking.gates",
     "ModelAsset": "airflow_ml_provider.assets.assets",
     "ModelRef": "airflow_ml_provider.tracking.models",

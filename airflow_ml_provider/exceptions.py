@@ -17,6 +17,7 @@ Every error that a caller can act on.
     │   ├── UnboundReferenceError (RuntimeError)  a reference without a store
     │   └── StoreError (OSError)                  the object storage refused or is unreachable
     ├── SettingsError (ValueError)                an option of [ml_provider] is wrong
+    ├── UncacheableError (TypeError)              a cache key cannot hold what a task depends on
     └── TrackingError
         ├── MlflowUnavailableError (ConnectionError)  no answer from the tracking server
         ├── MlflowAccessError (PermissionError)       the server refused the credentials
@@ -24,8 +25,14 @@ Every error that a caller can act on.
         ├── NoBaselineError (LookupError)             nothing to compare with, and no bootstrap
         ├── GateMetricError (LookupError)             a gate names a metric that was not measured
         ├── EmptyEvaluationError (ValueError)         no rows to judge on
+        ├── AliasMovedError (RuntimeError)            somebody else moved the alias first
+        ├── LeakageError (ValueError)                 a model or rows know more than the evaluation may
         ├── StaleEvaluationError (RuntimeError)       the alias moved since the evaluation was made
-        └── ModelInputError (ValueError)              the data lacks columns that the model needs
+        ├── ModelInputError (ValueError)              the data lacks columns that the model needs
+        ├── ModelWaitError (RuntimeError)             waiting for a model version could not go on
+        ├── CheckpointLostError (LookupError)         checkpoints were saved and none can be read
+        ├── NonFiniteLossError (ArithmeticError)      the loss is NaN or infinite
+        └── BadDataError (ValueError)                 the data cannot be learned from, however often one tries
 """
 
 from __future__ import annotations
@@ -83,6 +90,10 @@ class SettingsError(MLProviderError, ValueError):
     """An option of ``[ml_provider]`` has a value that cannot be used."""
 
 
+class UncacheableError(MLProviderError, TypeError):
+    """What a task depends on has no form that a cache key can hold."""
+
+
 class TrackingError(MLProviderError):
     """Something about MLflow runs, models or their promotion went wrong."""
 
@@ -111,9 +122,33 @@ class EmptyEvaluationError(TrackingError, ValueError):
     """There are no rows to judge a model on."""
 
 
+class AliasMovedError(TrackingError, RuntimeError):
+    """Somebody else moved the alias while this task decided; nothing was overwritten."""
+
+
+class LeakageError(TrackingError, ValueError):
+    """A model was trained on what it is judged on, or the rows speak for a later time."""
+
+
 class StaleEvaluationError(TrackingError, RuntimeError):
     """The alias moved since the evaluation was made, so it compares with what is no longer there."""
 
 
 class ModelInputError(TrackingError, ValueError):
     """The data lacks columns that the model needs."""
+
+
+class CheckpointLostError(TrackingError, LookupError):
+    """A task saved checkpoints, and none of them can be read."""
+
+
+class NonFiniteLossError(TrackingError, ArithmeticError):
+    """The loss of a training became NaN or infinite."""
+
+
+class BadDataError(TrackingError, ValueError):
+    """The data cannot be learned from; a user's code raises it to fail at once."""
+
+
+class ModelWaitError(TrackingError, RuntimeError):
+    """Waiting for a version of a registered model could not go on."""

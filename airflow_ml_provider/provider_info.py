@@ -46,7 +46,20 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_ml_provider.operators.evaluate",
                     "airflow_ml_provider.operators.register",
                     "airflow_ml_provider.operators.promote",
+                    "airflow_ml_provider.operators.rollback",
                     "airflow_ml_provider.operators.predict",
+                ],
+            },
+        ],
+        "sensors": [
+            {"integration-name": _MLFLOW, "python-modules": ["airflow_ml_provider.sensors.model_version"]},
+        ],
+        "triggers": [
+            {
+                "integration-name": _MLFLOW,
+                "python-modules": [
+                    "airflow_ml_provider.triggers.model_alias",
+                    "airflow_ml_provider.triggers.model_version",
                 ],
             },
         ],

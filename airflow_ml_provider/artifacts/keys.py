@@ -127,9 +127,22 @@ def cache_key(key: str) -> str:
     return f"cache/{segment(key)}.json"
 
 
+def last_cache_key(dag_id: str, task_id: str, map_index: int) -> str:
+    return f"cache/last/{segment(dag_id)}/{segment(task_id)}/{int(map_index)}.json"
+
+
 def ledger_prefix(registered_model_name: str, alias: str) -> str:
     return f"ledger/{segment(registered_model_name)}/{segment(alias)}/"
 
 
 def ledger_key(registered_model_name: str, alias: str, entry_id: str) -> str:
     return f"{ledger_prefix(registered_model_name, alias)}{segment(entry_id)}.json"
+
+
+def turns_prefix(registered_model_name: str, alias: str) -> str:
+    return f"turns/{segment(registered_model_name)}/{segment(alias)}/"
+
+
+def turn_key(registered_model_name: str, alias: str, number: int) -> str:
+    """Name the turn of an alias; the latest turn sorts first."""
+    return f"{turns_prefix(registered_model_name, alias)}{10**12 - number:013d}.json"

@@ -18,7 +18,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from rich.markup import escape
 
-from airflow_ml_provider.exceptions import ArtifactNotFoundError, MLProviderError
+from airflow_ml_provider.exceptions import ArtifactNotFoundError, MLProviderError, ModelNotFoundError
 
 FAILED = 1
 NOT_FOUND = 3
@@ -41,7 +41,7 @@ def command(function: Callable[[Namespace], int]) -> Callable[[Namespace], None]
         except (MLProviderError, AirflowException, OSError, ValueError) as exc:
             if args.verbose:
                 raise
-            code = NOT_FOUND if isinstance(exc, ArtifactNotFoundError) else FAILED
+            code = NOT_FOUND if isinstance(exc, (ArtifactNotFoundError, ModelNotFoundError)) else FAILED
             say_error(exc)
         if code:
             raise SystemExit(code)

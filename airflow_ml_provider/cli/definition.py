@@ -21,7 +21,9 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-_EXIT_CODES = "Exit code: 0 done; 1 it failed, or a check did; 2 wrong arguments; 3 no such artifact."
+_EXIT_CODES = (
+    "Exit code: 0 done; 1 it failed or a check did; 2 wrong arguments; 3 no such artifact or model."
+)
 
 
 def moment(text: str) -> datetime:
@@ -63,7 +65,7 @@ ARG_CLOCK = Arg(
 )
 ARG_LIMIT = Arg(
     ("--limit",),
-    help="Show or check this many names, or versions of a name (default: 100).",
+    help="Show or check this many names, versions or moves (default: 100).",
     type=positive_int(allow_zero=False),
     default=100,
 )
@@ -138,6 +140,46 @@ ARTIFACTS_COMMANDS = (
     ),
 )
 
+ARG_MODEL = Arg(("name",), help="Name of the registered model.")
+ARG_ALIAS = Arg(("--alias",), help="The alias (default: champion).", default="champion")
+ARG_WHEN = Arg(
+    ("when",),
+    help="A time, e.g. 2013-05-14 or 2013-05-14T06:00:00+00:00 (UTC where no zone is given).",
+    type=moment,
+)
+ARG_MOVE_CLOCK = Arg(
+    ("--clock",),
+    help="Which time of a move counts: data, the data time from which it counts, or wall, when it was made "
+    "(default: data).",
+    choices=("data", "wall"),
+    default="data",
+)
+
+MODELS_COMMANDS = (
+    ActionCommand(
+        name="list",
+        help="List the aliases that moved, and where they point",
+        description="List the aliases that ever moved, by the ledger, and where they point since.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.models.list_models"),
+        args=(ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="history",
+        help="Show who moved an alias, when, from where to where, and why",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.models.show_history"),
+        args=(ARG_MODEL, ARG_ALIAS, ARG_MOVE_CLOCK, ARG_LIMIT, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="as-of",
+        help="Show where an alias pointed at a time",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.models.show_as_of"),
+        args=(ARG_MODEL, ARG_WHEN, ARG_ALIAS, ARG_MOVE_CLOCK, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+)
+
 ML_COMMANDS = (
     ActionCommand(
         name="doctor",
@@ -170,6 +212,7 @@ ML_COMMANDS = (
         ),
     ),
     GroupCommand(name="artifacts", help="Look at stored artifacts", subcommands=ARTIFACTS_COMMANDS),
+    GroupCommand(name="models", help="Look at the history of models", subcommands=MODELS_COMMANDS),
 )
 
 

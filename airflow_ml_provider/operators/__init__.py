@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from airflow_ml_provider.operators.predict import BatchPredictOperator
     from airflow_ml_provider.operators.promote import PromoteModelOperator
     from airflow_ml_provider.operators.register import RegisterModelOperator
+    from airflow_ml_provider.operators.rollback import RollbackModelOperator
     from airflow_ml_provider.operators.train import TrainModelOperator
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "EvaluateModelOperator",
     "PromoteModelOperator",
     "RegisterModelOperator",
+    "RollbackModelOperator",
     "TrainModelOperator",
 ]
 
@@ -26,6 +28,7 @@ _HOMES = {
     "EvaluateModelOperator": "evaluate",
     "PromoteModelOperator": "promote",
     "RegisterModelOperator": "register",
+    "RollbackModelOperator": "rollback",
     "TrainModelOperator": "train",
 }
 

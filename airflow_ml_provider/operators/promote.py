@@ -9,17 +9,18 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, BaseOperator
+from airflow.sdk import BaseOperator
 
-from airflow_ml_provider.assets.assets import ModelAsset
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
 from airflow_ml_provider.exceptions import StaleEvaluationError
-from airflow_ml_provider.operators.base import MlflowTask, coerce_model, ledger, note_model
+from airflow_ml_provider.operators.alias import MovesAlias, actor_of
+from airflow_ml_provider.operators.base import coerce_model, ledger, note_model
 from airflow_ml_provider.operators.register import actor_tags, check_name_or_template
 from airflow_ml_provider.operators.train import finite
 from airflow_ml_provider.tracking.gates import MetricGate, decide
 from airflow_ml_provider.tracking.ledger import AliasMove
-from airflow_ml_provider.tracking.registry import alias_version, move_alias, register_version
+from airflow_ml_provider.tracking.moves import Standing, make_move, where
+from airflow_ml_provider.tracking.registry import alias_version, register_version
 from airflow_ml_provider.xcom.context import effective_at_of, identity_of, run_type_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PROMOTION = "promotion"
 PROMOTION_TAG = "airflow.promotion"
 REASON_TAG = "airflow.promotion.reason"
 # MLflow keeps 8,000 characters of a run's tag and 5,000 of a version's.
@@ -40,7 +42,7 @@ def previous_version_tag(alias: str) -> str:
     return f"airflow.previous_version.{alias}"
 
 
-class PromoteModelOperator(MlflowTask, BaseOperator):
+class PromoteModelOperator(MovesAlias, BaseOperator):
     """
     Register a model and point an alias at it, if it passes the gates.
 
@@ -49,7 +51,9 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
     and emits no event for the asset of the alias.
 
     A crash at any point and a retry end in the same state as no crash: one version, one entry in the ledger,
-    the alias moved. The alias must still point at the version that the evaluation compared with.
+    the alias moved. The alias must still point at the version that the evaluation compared with. Of two
+    tasks that move the same alias at once one wins; the other fails with :class:`AliasMovedError` or
+    :class:`StaleEvaluationError`, which name the winner, and overwrites nothing.
 
     In a backfill run the alias stays where it is, unless ``move_in_backfill``.
 
@@ -68,7 +72,6 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
 
     template_fields: Sequence[str] = ("model", "registered_model_name", "evaluation", "alias")
     ui_color = "#fdf2d0"
-    outlets: list[Any]
 
     def __init__(
         self,
@@ -98,12 +101,6 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
         for option, value in (("bootstrap", bootstrap), ("move_in_backfill", move_in_backfill)):
             if not isinstance(value, bool):
                 raise TypeError(f"{option} must be True or False, got {value!r}")
-        for outlet in self.outlets:
-            if isinstance(outlet, ModelAsset) and not _may_announce(outlet, registered_model_name, alias):
-                raise ValueError(
-                    f"the outlet {outlet.name!r} announces a move that this task does not make; it moves "
-                    f"{alias!r} of {registered_model_name!r}"
-                )
         self.model = model
         self.registered_model_name = registered_model_name
         self.evaluation = evaluation
@@ -112,6 +109,7 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
         self.bootstrap = bootstrap
         self.move_in_backfill = move_in_backfill
         self.mlflow_conn_id = mlflow_conn_id
+        self.check_outlets()
 
     def execute(self, context: Context) -> dict[str, Any]:
         check_registered_model_name(self.registered_model_name)
@@ -130,6 +128,7 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
         reasons = list(decision.reasons)
         result: dict[str, Any] = {
             "promoted": False,
+            "moved": False,
             "registered_model_name": self.registered_model_name,
             "alias": self.alias,
             "version": None,
@@ -156,58 +155,117 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
         self, context: Context, ref: ModelRef, evaluation: Mapping[str, Any] | None, result: dict[str, Any]
     ) -> dict[str, Any]:
         client, name, alias = self.hook.client, self.registered_model_name, self.alias
-        current = result["previous_version"]
-        identity = identity_of(context)
+        book, actor = ledger(), actor_of(context)
+        standing = where(client, book, name, alias)
+        made = standing.move if standing.move is not None and standing.move.made_by(actor) else None
+        if made is None and actor["try_number"] > 1:
+            made = book.made_in_turn(name, alias, actor, PROMOTION)
+        if made is None and evaluation is not None:
+            # Before a version is made: a stale evaluation must leave nothing behind.
+            self._refuse_stale(evaluation, standing, ref)
         if ref.effective_at is None:
             ref = replace(ref, effective_at=result["effective_at"])
-        if evaluation is not None:
-            # Before a version is made: a stale evaluation must leave nothing behind.
-            self._refuse_stale(evaluation, current, ref)
-        version = register_version(client, ref, name, actor_tags(identity))
-        previous = self._previous_version(version, current)
-        client.set_model_version_tag(name, version, previous_version_tag(alias), previous or "")
-
-        # Each step below is repeated by a retry and changes nothing the second time. The ledger comes first:
-        # an alias never points anywhere without an entry that says why.
-        ledger().record(
-            AliasMove(
-                registered_model_name=name,
-                alias=alias,
-                version=version,
-                previous_version=previous,
-                effective_at=datetime.fromisoformat(result["effective_at"]),
-                recorded_at=datetime.now(UTC),
-                kind="promotion",
-                reasons=result["reasons"],
-                actor={
-                    "dag_id": identity.dag_id,
-                    "run_id": identity.run_id,
-                    "task_id": identity.task_id,
-                    "map_index": identity.map_index,
-                    "try_number": identity.try_number,
-                },
-                model_id=ref.model_id,
-                mlflow_run_id=ref.mlflow_run_id,
-                metrics=finite(result["metrics"]),
+        version = register_version(client, ref, name, actor_tags(identity_of(context)))
+        result |= {"promoted": True, "version": version}
+        if made is None and standing.version != version:
+            made = make_move(
+                client, book, self._as_move(ref, version, standing, evaluation, result, actor), standing
             )
+        elif made is None:
+            return self._stay(context, ref, result, standing, actor)
+        elif standing.move is None or made.sequence != standing.move.sequence:
+            result |= {"moved": True, "previous_version": made.previous_version}
+            result["superseded_by"] = standing.version
+            result["reasons"].append(f"an earlier try moved the alias; since then {standing.move}")
+            return self._leave(context, ref, result)
+        result |= {"moved": True, "previous_version": made.previous_version}
+        return self._finish(context, ref, result, made)
+
+    def _as_move(
+        self,
+        ref: ModelRef,
+        version: str,
+        standing: Standing,
+        evaluation: Mapping[str, Any] | None,
+        result: Mapping[str, Any],
+        actor: dict[str, Any],
+    ) -> AliasMove:
+        known = ("mlflow_run_id", "baseline_version", "baseline_metrics", "rows", "data", "effective_at")
+        evidence = self.announcing()
+        if result["gates"]:
+            evidence["gates"] = result["gates"]
+        if evaluation is not None:
+            evidence["evaluation"] = {
+                key: evaluation[key] for key in known if evaluation.get(key) is not None
+            }
+        return AliasMove(
+            registered_model_name=self.registered_model_name,
+            alias=self.alias,
+            version=version,
+            previous_version=standing.version,
+            effective_at=datetime.fromisoformat(result["effective_at"]),
+            recorded_at=datetime.now(UTC),
+            kind=PROMOTION,
+            reasons=list(result["reasons"]),
+            actor=actor,
+            model_id=ref.model_id,
+            mlflow_run_id=ref.mlflow_run_id,
+            metrics=finite(result["metrics"]),
+            evidence=evidence,
         )
-        move_alias(client, name, alias, version)
+
+    def _stay(
+        self,
+        context: Context,
+        ref: ModelRef,
+        result: dict[str, Any],
+        standing: Standing,
+        actor: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """End where the alias points at this version already."""
+        move = standing.move
+        if move is not None and move.made_by(actor, also_before_a_clear=True):
+            # Moved before this task was cleared, perhaps by a try that died before its event was emitted.
+            result |= {"moved": True, "previous_version": move.previous_version}
+            return self._finish(context, ref, result, move)
+        result["reasons"].append(f"{self.alias!r} points at version {standing.version} already")
+        return self._leave(context, ref, result)
+
+    def _finish(
+        self, context: Context, ref: ModelRef, result: dict[str, Any], move: AliasMove
+    ) -> dict[str, Any]:
+        """Say everywhere that the alias points at the model. A retry repeats it and changes nothing."""
+        version, previous = result["version"], result["previous_version"]
+        self.hook.client.set_model_version_tag(
+            self.registered_model_name, version, previous_version_tag(self.alias), previous or ""
+        )
         self._tag(ref, "promoted", result["reasons"])
-        result |= {"promoted": True, "version": version, "previous_version": previous}
-        self.show_model(context, name, version)
-        note_model(context, ref.at(version=version, registered_model_name=name), "written")
-        self._announce(context, result)
+        self._show(context, ref, version)
+        self._announce(context, result, move)
         log.info(
             "%s of %r moved from version %s to %s: %s",
-            alias,
-            name,
+            self.alias,
+            self.registered_model_name,
             previous,
             version,
             "; ".join(result["reasons"]),
         )
         return result
 
-    def _refuse_stale(self, evaluation: Mapping[str, Any], current: str | None, ref: ModelRef) -> None:
+    def _leave(self, context: Context, ref: ModelRef, result: dict[str, Any]) -> dict[str, Any]:
+        """End without a move of this try, and so without an event."""
+        self._silence(context)
+        self._show(context, ref, result["version"])
+        log.info("%s: %s", ref.model_uri, "; ".join(result["reasons"]))
+        return result
+
+    def _show(self, context: Context, ref: ModelRef, version: str) -> None:
+        self.show_model(context, self.registered_model_name, version)
+        note_model(
+            context, ref.at(version=version, registered_model_name=self.registered_model_name), "written"
+        )
+
+    def _refuse_stale(self, evaluation: Mapping[str, Any], standing: Standing, ref: ModelRef) -> None:
         """Raise if the alias is neither where the evaluation saw it nor at this very model."""
         asked = evaluation.get("baseline_uri")
         if asked is None:
@@ -215,25 +273,18 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
         baseline = coerce_model(asked)
         if (baseline.registered_model_name, baseline.alias) != (self.registered_model_name, self.alias):
             return
-        compared = evaluation.get("baseline_version")
+        compared, current = evaluation.get("baseline_version"), standing.version
         if compared == current:
             return
         if current is not None:
             holder = self.resolve(f"models:/{self.registered_model_name}/{current}")
             if holder.model_id is not None and holder.model_id == ref.model_id:
-                return  # an earlier attempt moved it
+                return  # moved to this model already
         was, now = (f"version {version}" if version else "nothing" for version in (compared, current))
         raise StaleEvaluationError(
-            f"the evaluation compared with {was}, but {asked!r} points at {now} by now; "
-            "clear the evaluation task to compare with that"
+            f"the evaluation compared with {was}, but {asked!r} points at {now} by now: {standing.move}; "
+            "nothing was overwritten. Clear the evaluation task to compare with that"
         )
-
-    def _previous_version(self, version: str, current: str | None) -> str | None:
-        """Return what the alias pointed at before this promotion, whichever attempt moves it."""
-        if current != version:
-            return current
-        tags = self.hook.client.get_model_version(self.registered_model_name, version).tags
-        return tags.get(previous_version_tag(self.alias)) or None
 
     def _withhold(
         self, context: Context, ref: ModelRef, result: dict[str, Any], verdict: str
@@ -253,35 +304,6 @@ class PromoteModelOperator(MlflowTask, BaseOperator):
                 self.hook.client.set_tag(ref.mlflow_run_id, key, value)
         if ref.model_id:
             self.hook.client.set_logged_model_tags(ref.model_id, tags)
-
-    def _announces(self, outlet: Any) -> bool:
-        asset = ModelAsset(self.registered_model_name, self.alias)
-        return getattr(outlet, "uri", None) == asset.uri or getattr(outlet, "name", None) == asset.name
-
-    def _announce(self, context: Context, result: Mapping[str, Any]) -> None:
-        """Put where the alias points now into the event of its asset."""
-        extra = {
-            "registered_model_name": self.registered_model_name,
-            "alias": self.alias,
-            "version": result["version"],
-            "previous_version": result["previous_version"],
-            "model_id": result["model_id"],
-            "mlflow_run_id": result["mlflow_run_id"],
-            "metrics": finite(result["metrics"]),
-            "effective_at": result["effective_at"],
-        }
-        for outlet in self.outlets:
-            if self._announces(outlet):
-                context["outlet_events"][outlet].extra.update(extra)
-
-    def _silence(self, context: Context) -> None:
-        """Drop the asset of the alias from the outlets of this attempt, so that its success is no event."""
-        kept = [outlet for outlet in self.outlets if not self._announces(outlet)]
-        # Airflow reads them from the task it runs; the DAG's own list must stay as it is.
-        self.outlets = kept
-        running = context["ti"].task
-        if running is not self:
-            running.outlets = [outlet for outlet in running.outlets if not self._announces(outlet)]
 
 
 def check_evaluation(evaluation: Any, ref: ModelRef) -> Mapping[str, Any] | None:
@@ -304,10 +326,3 @@ def check_evaluation(evaluation: Any, ref: ModelRef) -> Mapping[str, Any] | None
             f"the evaluation judged the model {judged!r}, but {ref.model_id!r} is to be promoted"
         )
     return evaluation
-
-
-def _may_announce(outlet: Asset, registered_model_name: str, alias: str) -> bool:
-    """Whether a promotion may be a move of this asset, as far as templates let us know."""
-    if any(not isinstance(text, str) or "{" in text for text in (registered_model_name, alias)):
-        return True
-    return outlet.uri == ModelAsset(registered_model_name, alias).uri

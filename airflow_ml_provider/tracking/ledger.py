@@ -2,8 +2,12 @@
 """
 The history of an alias, which MLflow does not keep.
 
-One object a move, under ``ledger/<model>/<alias>/``. The name of an object begins with its two times,
-inverted so that the latest comes first, data time before wall clock::
+A move is written twice. Its *turn*, ``turns/<model>/<alias>/<999...9 - number>.json``, comes before the
+alias moves and decides who may move it: turns are numbered, and each number can be taken once (see
+``moves.py``). Its *entry* comes after the alias moved, and is what questions are answered from.
+
+Entries are under ``ledger/<model>/<alias>/``. The name of one begins with its two times, inverted so that
+the latest comes first, data time before wall clock::
 
     <999...9 - effective_at>-<999...9 - recorded_at>-<digest of who moved it>.json
 
@@ -14,18 +18,22 @@ question in *wall time* reads the names of the alias's moves and one object.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from airflow_ml_provider.artifacts.keys import ledger_key, ledger_prefix
+from airflow_ml_provider.artifacts.keys import ledger_key, ledger_prefix, turn_key, turns_prefix
 from airflow_ml_provider.tracking.clocks import moment
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOP = 10**17  # microseconds; the year 5138, and room before 1970
 _DIGITS = 18
 _SUFFIX = ".json"
+# What an actor says of clears; tries after a clear are a new request of the same task instance.
+_CLEARED = ("cleared_after_try",)
 
 
 class _Objects(Protocol):
@@ -34,6 +42,8 @@ class _Objects(Protocol):
     def put_json(self, key: str, doc: Any, create_only: bool = True) -> bool: ...
 
     def get_json(self, key: str) -> Any: ...
+
+    def exists(self, key: str) -> bool: ...
 
     def list(self, prefix: str, *, after: str | None = None, limit: int | None = None) -> Any: ...
 
@@ -49,8 +59,10 @@ class AliasMove:
     :param previous_version: What it pointed at before; None for a first champion.
     :param effective_at: The data time from which the new version counts.
     :param recorded_at: The wall clock when the alias moved.
-    :param kind: ``promotion``, ``rollback`` or another word for what moved it.
-    :param actor: Who moved it: ``dag_id``, ``run_id``, ``task_id`` and so on.
+    :param kind: ``promotion``, ``rollback``, or ``observed`` for a move by somebody else that was found.
+    :param actor: Who moved it: ``dag_id``, ``run_id``, ``task_id`` and so on; empty for an observed move.
+    :param evidence: What the decision rests on: the evaluation's MLflow run, the gates, the data.
+    :param sequence: The number of its turn; None for a move without one.
     """
 
     registered_model_name: str
@@ -65,6 +77,8 @@ class AliasMove:
     model_id: str | None = None
     mlflow_run_id: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    sequence: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("effective_at", "recorded_at"):
@@ -82,6 +96,7 @@ class AliasMove:
         document["effective_at"] = self.effective_at.isoformat()
         document["recorded_at"] = self.recorded_at.isoformat()
         document["metrics"] = {name: str(value) for name, value in self.metrics.items()}
+        document["evidence"] = _plain(self.evidence)
         return document
 
     @classmethod
@@ -92,14 +107,34 @@ class AliasMove:
         given["metrics"] = {name: float(value) for name, value in (given.get("metrics") or {}).items()}
         return cls(**given)
 
-    def same_move(self, other: AliasMove) -> bool:
-        """Whether a retry of what made ``other`` would have made this; the wall clock does not count."""
-        return (self.version, self.effective_at, self.kind, _who(self.actor)) == (
-            other.version,
-            other.effective_at,
-            other.kind,
-            _who(other.actor),
-        )
+    @property
+    def model_uri(self) -> str | None:
+        """MLflow's URI of the version; None if the alias was removed."""
+        return None if self.version is None else f"models:/{self.registered_model_name}/{self.version}"
+
+    @property
+    def entry_id(self) -> str:
+        """The name of its entry: the same for whoever writes this move down, and however often."""
+        who = hashlib.sha256(repr((self.version, self.kind, _who(self.actor))).encode()).hexdigest()[:12]
+        return f"{_inverted(self.effective_at)}-{_inverted(self.recorded_at)}-{who}"
+
+    def made_by(self, actor: Mapping[str, Any], *, also_before_a_clear: bool = False) -> bool:
+        """
+        Whether this task instance made the move, in whichever of its tries.
+
+        :param also_before_a_clear: Count tries before the task instance was last cleared too.
+        """
+        less = _CLEARED if also_before_a_clear else ()
+        return bool(self.actor) and _who(self.actor, *less) == _who(actor, *less)
+
+    def __str__(self) -> str:
+        """Who moved what, when: for messages."""
+        name = f"{self.registered_model_name}@{self.alias}"
+        moved = f"{name} from {_version(self.previous_version)} to {_version(self.version)}"
+        when = self.recorded_at.isoformat(timespec="seconds")
+        if not self.actor:
+            return f"somebody moved {moved}, seen at {when}"
+        return f"{actor_text(self.actor)} moved {moved} at {when} ({self.kind})"
 
 
 class Ledger:
@@ -116,28 +151,72 @@ class Ledger:
         """
         Write a move down, once.
 
-        :returns: False if the latest move of that data time is this very one, written by an earlier try.
+        :returns: False if this very move is written down already.
         """
-        prefix = ledger_prefix(move.registered_model_name, move.alias)
-        start = prefix + _inverted(move.effective_at)
-        latest = next(iter(self._objects.list(prefix, after=start, limit=1)), None)
-        if latest is not None and latest.key.startswith(start) and move.same_move(self._read(latest.key)):
-            return False
-        who = hashlib.sha256(repr(_who(move.actor)).encode()).hexdigest()[:12]
-        entry_id = f"{_inverted(move.effective_at)}-{_inverted(move.recorded_at)}-{who}"
-        key = ledger_key(move.registered_model_name, move.alias, entry_id)
+        key = ledger_key(move.registered_model_name, move.alias, move.entry_id)
         return self._objects.put_json(key, move.to_json(), create_only=True)
 
-    def history(self, registered_model_name: str, alias: str, *, limit: int | None = None) -> list[AliasMove]:
-        """The moves of an alias, the latest in data time first."""
-        found = self._objects.list(ledger_prefix(registered_model_name, alias), limit=limit)
-        return [self._read(item.key) for item in found if item.key.endswith(_SUFFIX)]
+    def is_recorded(self, move: AliasMove) -> bool:
+        """Whether the entry of a move exists."""
+        return self._objects.exists(ledger_key(move.registered_model_name, move.alias, move.entry_id))
+
+    def take_turn(self, move: AliasMove) -> bool:
+        """
+        Take the turn ``move.sequence`` of an alias, if nobody has; of several callers one succeeds.
+
+        :returns: False if somebody else has taken it.
+        """
+        if move.sequence is None or move.sequence < 0:
+            raise ValueError(f"a turn has a number from 0, got {move.sequence!r}")
+        key = turn_key(move.registered_model_name, move.alias, move.sequence)
+        return self._objects.put_json(key, move.to_json(), create_only=True)
+
+    def latest_turn(self, registered_model_name: str, alias: str) -> AliasMove | None:
+        """The turn that was taken last, finished or not. One list request and one read."""
+        return next(self.turns(registered_model_name, alias), None)
+
+    def turns(self, registered_model_name: str, alias: str) -> Iterator[AliasMove]:
+        """Yield the turns, the latest first, each read as it is asked for."""
+        for item in self._objects.list(turns_prefix(registered_model_name, alias)):
+            yield self._read(item.key)
+
+    def made_in_turn(
+        self, registered_model_name: str, alias: str, actor: Mapping[str, Any], kind: str
+    ) -> AliasMove | None:
+        """
+        Find the move of this kind that this task instance made since it was last cleared; None if there is
+        none. Reads the moves back to it, and at most the latest hundred.
+        """
+        latest = itertools.islice(self.moves(registered_model_name, alias), 100)
+        return next((move for move in latest if move.kind == kind and move.made_by(actor)), None)
+
+    def moves(self, registered_model_name: str, alias: str) -> Iterator[AliasMove]:
+        """Yield the moves that were made in turn, the latest first, each read as it is asked for."""
+        return (turn for turn in self.turns(registered_model_name, alias) if self.is_recorded(turn))
+
+    def history(
+        self,
+        registered_model_name: str,
+        alias: str,
+        *,
+        limit: int | None = None,
+        clock: Literal["data", "wall"] = "data",
+    ) -> list[AliasMove]:
+        """The moves of an alias, the latest first: in data time, or by when they were recorded (``wall``)."""
+        prefix = ledger_prefix(registered_model_name, alias)
+        if clock not in ("data", "wall"):
+            raise ValueError(f"clock must be 'data' or 'wall', got {clock!r}")
+        found = self._objects.list(prefix, limit=limit if clock == "data" else None)
+        keys = [item.key for item in found if item.key.endswith(_SUFFIX)]
+        if clock == "wall":
+            keys.sort(key=lambda key: _recorded_part(key) or "")
+        return [self._read(key) for key in keys[:limit]]
 
     def as_of(
         self,
         registered_model_name: str,
         alias: str,
-        when: datetime,
+        when: datetime | str,
         *,
         clock: Literal["data", "wall"] = "data",
     ) -> AliasMove | None:
@@ -175,6 +254,16 @@ class Ledger:
         moves = [self._read(item.key) for item in found]
         return sorted((move.registered_model_name, move.alias) for move in moves)
 
+    def aliases_of(self, registered_model_name: str) -> list[str]:
+        """The aliases of a registered model that ever moved. Reads one object an alias."""
+        folder = ledger_prefix(registered_model_name, "x").rpartition("/x/")[0]
+        found = [
+            item
+            for alias in self._objects.children(folder)
+            for item in self._objects.list(f"{folder}/{alias}", limit=1)
+        ]
+        return sorted(self._read(item.key).alias for item in found)
+
     def _read(self, key: str) -> AliasMove:
         return AliasMove.from_json(self._objects.get_json(key))
 
@@ -188,6 +277,27 @@ def _recorded_part(key: str) -> str | None:
     return parts[1] if len(parts) == 3 else None
 
 
-def _who(actor: Mapping[str, Any]) -> list[tuple[str, str]]:
+def actor_text(actor: Mapping[str, Any]) -> str:
+    """Name a task instance in a sentence."""
+    if not actor.get("task_id"):
+        return ", ".join(f"{key} {value}" for key, value in actor.items()) or "somebody"
+    mapped = f"[{actor['map_index']}]" if int(actor.get("map_index", -1)) >= 0 else ""
+    return f"{actor.get('dag_id')}.{actor['task_id']}{mapped} in run {actor.get('run_id')!r}"
+
+
+def _version(version: str | None) -> str:
+    return "nothing" if version is None else f"version {version}"
+
+
+def _who(actor: Mapping[str, Any], *less: str) -> list[tuple[str, str]]:
     """The task instance, whichever of its tries it is."""
-    return sorted((key, str(value)) for key, value in actor.items() if key != "try_number")
+    return sorted((key, str(value)) for key, value in actor.items() if key not in ("try_number", *less))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON does not have become text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

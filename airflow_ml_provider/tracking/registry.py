@@ -117,6 +117,15 @@ def move_alias(client: Any, registered_model_name: str, alias: str, version: str
     return before
 
 
+def version_details(client: Any, registered_model_name: str, version: str) -> Any:
+    """
+    Give MLflow's ``ModelVersion``.
+
+    :raises ModelNotFoundError: if there is no such version, saying what there is.
+    """
+    return _get_version(client, ModelRef.coerce(f"models:/{registered_model_name}/{version}"))
+
+
 def resolve_model_uri(client: Any, model: ModelRef | Mapping[str, Any] | str) -> ModelRef:
     """
     Follow a name to the model that it means now.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,12 @@ from sklearn.linear_model import LogisticRegression
 
 from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
 from airflow_ml_provider.assets.assets import ModelAsset
-from airflow_ml_provider.exceptions import ModelInputError, ModelNotFoundError, StaleEvaluationError
+from airflow_ml_provider.exceptions import (
+    AliasMovedError,
+    ModelInputError,
+    ModelNotFoundError,
+    StaleEvaluationError,
+)
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.hooks.mlflow import MlflowHook
 from airflow_ml_provider.operators import (
@@ -25,9 +31,11 @@ from airflow_ml_provider.operators import (
     EvaluateModelOperator,
     PromoteModelOperator,
     RegisterModelOperator,
+    RollbackModelOperator,
     TrainModelOperator,
     promote,
 )
+from airflow_ml_provider.tracking import moves
 from airflow_ml_provider.tracking.gates import MetricGate
 from airflow_ml_provider.tracking.ledger import Ledger
 from airflow_ml_provider.tracking.models import ModelRef
@@ -113,6 +121,10 @@ def events_of(asset: Any) -> list[dict[str, Any]]:
                 .order_by(AssetEvent.timestamp)
             )
         )
+
+
+def april(day: int) -> datetime:
+    return datetime(2013, 4, day, tzinfo=UTC)
 
 
 def runs_of(client: Any, experiment: str, filter_string: str = "") -> list[Any]:
@@ -429,7 +441,7 @@ def test_the_first_champion_needs_no_predecessor_and_the_next_must_be_better(
     assert client.get_model_version_by_alias(name, "champion").version == "1"
     ((extra),) = events_of(champion)
     model = model_in(xcom_table, first, "fit")
-    assert extra["version"] == "1"
+    assert (extra["version"], extra["kind"], extra["sequence"]) == ("1", "promotion", 0)
     assert extra["mlflow_run_id"] == model.mlflow_run_id
     assert extra["effective_at"] == "2013-02-01T00:00:00+00:00"
     assert extra["metrics"]["roc_auc"] > 0.9
@@ -472,31 +484,26 @@ def test_the_first_champion_needs_no_predecessor_and_the_next_must_be_better(
     assert moves[0].actor["task_id"] == "promote"
 
 
-@pytest.mark.parametrize("broken", ["register_version", "ledger", "move_alias", "note_model"])
+@pytest.mark.parametrize(
+    "broken",
+    ["promote.where", "promote.register_version", "moves._set", "promote.make_move", "promote.note_model"],
+)
 def test_a_crash_anywhere_in_a_promotion_and_a_retry_end_as_without_it(
     champion_dag, name, run_dag, xcom_table, client, failures, monkeypatch, broken
 ):
     """Each step is done, then its process is lost before the next."""
-    original = getattr(promote, broken)
+    module, function = broken.split(".")
+    home = {"promote": promote, "moves": moves}[module]
+    original = getattr(home, function)
     calls = itertools.count()
 
     def crash_once(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        if broken == "ledger":
-            record = result.record
-
-            def record_and_crash(move: Any) -> bool:
-                done = record(move)
-                if next(calls) == 0:
-                    raise ConnectionError("lost")
-                return done
-
-            result.record = record_and_crash
-        elif next(calls) == 0:
+        if next(calls) == 0:
             raise ConnectionError("lost")
         return result
 
-    monkeypatch.setattr(promote, broken, crash_once)
+    monkeypatch.setattr(home, function, crash_once)
     run = run_dag(champion_dag, logical_date=FEBRUARY)
     assert [str(error) for error in failures] == ["lost"]
     assert set(states(run).values()) == {"success"}
@@ -504,7 +511,12 @@ def test_a_crash_anywhere_in_a_promotion_and_a_retry_end_as_without_it(
     assert (result["promoted"], result["version"], result["previous_version"]) == (True, "1", None)
     assert len(client.search_model_versions(f"name = '{name}'")) == 1
     assert client.get_model_version_by_alias(name, "champion").version == "1"
-    assert len(Ledger(ArtifactStoreHook().store.objects).history(name, "champion")) == 1
+    (move,) = Ledger(ArtifactStoreHook().store.objects).history(name, "champion")
+    assert (move.sequence, move.evidence["gates"][0]["metric"], move.evidence["evaluation"]["rows"]) == (
+        0,
+        "roc_auc",
+        200,
+    )
     assert len(events_of(ModelAsset(name))) == 1
 
 
@@ -512,7 +524,7 @@ def test_a_crashed_second_promotion_remembers_what_it_replaced(
     champion_dag, name, run_dag, xcom_table, client, monkeypatch
 ):
     run_dag(champion_dag, logical_date=FEBRUARY)
-    original = promote.move_alias
+    original = moves._set
     calls = itertools.count()
 
     def move_and_crash(*args: Any) -> Any:
@@ -521,12 +533,12 @@ def test_a_crashed_second_promotion_remembers_what_it_replaced(
             raise ConnectionError("lost")
         return result
 
-    monkeypatch.setattr(promote, "move_alias", move_and_crash)
+    monkeypatch.setattr(moves, "_set", move_and_crash)
     run = run_dag(champion_dag, logical_date=MARCH)
     result = xcom_table(run, "promote")
     assert (result["promoted"], result["version"], result["previous_version"]) == (True, "2", "1")
-    moves = Ledger(ArtifactStoreHook().store.objects).history(name, "champion")
-    assert [(move.version, move.previous_version) for move in moves] == [("2", "1"), ("1", None)]
+    history = Ledger(ArtifactStoreHook().store.objects).history(name, "champion")
+    assert [(move.version, move.previous_version) for move in history] == [("2", "1"), ("1", None)]
 
 
 def test_an_evaluation_is_stale_once_the_alias_moved(
@@ -546,8 +558,99 @@ def test_an_evaluation_is_stale_once_the_alias_moved(
     assert isinstance(failures[-1], StaleEvaluationError)
     assert "compared with version 2" in str(failures[-1])
     assert "points at version 1 by now" in str(failures[-1])
+    assert f"somebody moved {name}@champion from version 2 to version 1" in str(failures[-1])
     assert len(client.search_model_versions(f"name = '{name}'")) == 2
     assert len(events_of(ModelAsset(name))) == 2
+
+
+def test_of_two_runs_that_promote_at_once_the_loser_names_the_winner(
+    champion_dag, name, run_dag, xcom_table, client, failures, monkeypatch
+):
+    run_dag(champion_dag, logical_date=FEBRUARY)
+    champion_dag.get_task("promote").retries = 0
+    original = promote.make_move
+
+    def somebody_is_faster(client: Any, book: Any, move: Any, standing: Any) -> Any:
+        faster = replace(move, version="1", actor={"dag_id": "fast", "run_id": "r", "task_id": "promote"})
+        client.create_model_version(name, source="s3://nowhere/model", await_creation_for=0)
+        original(client, book, replace(faster, version="3"), standing)
+        return original(client, book, move, standing)
+
+    monkeypatch.setattr(promote, "make_move", somebody_is_faster)
+    run = run_dag(champion_dag, logical_date=MARCH)
+    assert states(run)["promote"] == "failed"
+    assert isinstance(failures[-1], AliasMovedError)
+    assert "fast.promote in run 'r' moved" in str(failures[-1])
+    assert client.get_model_version_by_alias(name, "champion").version == "3"
+    assert len(events_of(ModelAsset(name))) == 1
+
+
+def test_promoting_what_is_champion_already_is_neither_a_move_nor_an_event(
+    champion_dag, name, run_dag, xcom_table, client
+):
+    run_dag(champion_dag, logical_date=FEBRUARY)
+    with DAG(f"{name}_again", schedule=None, default_args=champion_dag.default_args) as again:
+        PromoteModelOperator(
+            task_id="promote",
+            model=f"models:/{name}@champion",
+            registered_model_name=name,
+            outlets=[ModelAsset(name)],
+        )
+    result = xcom_table(run_dag(again, logical_date=MARCH), "promote")
+    assert (result["promoted"], result["moved"], result["version"]) == (True, False, "1")
+    assert "points at version 1 already" in result["reasons"][-1]
+    assert len(events_of(ModelAsset(name))) == 1
+    assert len(Ledger(ArtifactStoreHook().store.objects).history(name, "champion")) == 1
+
+
+def test_a_rollback_is_a_recorded_move_with_an_event_and_a_retry_goes_back_once(
+    champion_dag, name, run_dag, xcom_table, client, failures, monkeypatch
+):
+    for month in (FEBRUARY, MARCH, APRIL):
+        run_dag(champion_dag, logical_date=month)
+    with DAG(f"{name}_back", schedule=None, default_args=champion_dag.default_args) as back:
+        RollbackModelOperator(
+            task_id="back",
+            registered_model_name=name,
+            version="{{ dag_run.conf.get('version', '') }}",
+            reason="complaints from {{ dag_run.conf['who'] }}",
+            outlets=[ModelAsset(name)],
+            retries=1,
+        )
+    original = moves._set
+    calls = itertools.count()
+
+    def move_and_crash(*args: Any) -> Any:
+        result = original(*args)
+        if next(calls) == 0:
+            raise ConnectionError("lost")
+        return result
+
+    monkeypatch.setattr(moves, "_set", move_and_crash)
+    run = run_dag(back, logical_date=april(9), run_conf={"who": "ops"})
+    result = xcom_table(run, "back")
+    assert [str(error) for error in failures] == ["lost"]
+    assert (result["rolled_back"], result["version"], result["previous_version"]) == (True, "2", "3")
+    assert client.get_model_version_by_alias(name, "champion").version == "2"
+    latest = Ledger(ArtifactStoreHook().store.objects).as_of(
+        name, "champion", datetime(2013, 5, 1, tzinfo=UTC)
+    )
+    assert (latest.kind, latest.version, latest.reasons[0]) == ("rollback", "2", "complaints from ops")
+    assert [event["version"] for event in events_of(ModelAsset(name))] == ["1", "2", "3", "2"]
+
+    named = run_dag(back, logical_date=april(10), run_conf={"who": "qa", "version": 2})
+    assert xcom_table(named, "back")["rolled_back"] is False
+    assert len(events_of(ModelAsset(name))) == 4
+    named = run_dag(back, logical_date=april(11), run_conf={"who": "qa", "version": 3})
+    assert xcom_table(named, "back")["version"] == "3"
+    missing = run_dag(back, logical_date=april(12), run_conf={"who": "qa", "version": 9})
+    assert states(missing) == {"back": "failed"}
+    assert isinstance(failures[-1], ModelNotFoundError)
+    _as_run_type(monkeypatch, "backfill")
+    run = run_dag(back, logical_date=april(13), run_conf={"who": "qa"})
+    assert xcom_table(run, "back")["rolled_back"] is False
+    assert client.get_model_version_by_alias(name, "champion").version == "3"
+    assert len(events_of(ModelAsset(name))) == 5
 
 
 def _as_run_type(monkeypatch: pytest.MonkeyPatch, run_type: str, events: Any = ()) -> None:

@@ -36,6 +36,9 @@ def test_the_commands_are_these() -> None:
         "artifacts show",
         "artifacts get",
         "artifacts verify",
+        "models list",
+        "models history",
+        "models as-of",
     }
 
 
@@ -60,6 +63,9 @@ def test_every_command_has_help_that_tells_its_exit_codes(airflow: Run, words: s
         "artifacts.show_artifact",
         "artifacts.get_artifact",
         "artifacts.verify_artifacts",
+        "models.list_models",
+        "models.show_history",
+        "models.show_as_of",
     ],
 )
 def test_every_command_is_where_the_definition_looks_for_it(path: str) -> None:

@@ -42,6 +42,9 @@ class CountingObjects:
         self.reads.append(key)
         return self.objects.get_json(key)
 
+    def exists(self, key):
+        return self.objects.exists(key)
+
     def children(self, prefix):
         return self.objects.children(prefix)
 
@@ -90,11 +93,46 @@ def test_of_two_moves_at_one_data_time_the_later_one_counts(ledger):
     assert [item.version for item in ledger.history("flight_delay", "champion")] == ["7", "1"]
 
 
-def test_a_retry_does_not_write_a_move_twice(ledger):
+def test_the_same_move_written_by_a_retry_or_a_helper_is_one_entry(ledger):
     assert ledger.record(move("1", day(2), actor={"task_id": "promote", "try_number": 1}))
-    again = move("1", day(2), TODAY + timedelta(minutes=5), actor={"task_id": "promote", "try_number": 2})
+    again = move("1", day(2), actor={"task_id": "promote", "try_number": 2})
     assert not ledger.record(again)
+    assert ledger.is_recorded(again)
     assert len(ledger.history("flight_delay", "champion")) == 1
+
+
+def test_a_turn_can_be_taken_once_and_the_latest_is_found_first(ledger, objects):
+    assert ledger.latest_turn("flight_delay", "champion") is None
+    for number in range(12):
+        assert ledger.take_turn(move(str(number), day(2), sequence=number))
+    assert not ledger.take_turn(move("99", day(3), sequence=11))
+    objects.reads.clear()
+    assert ledger.latest_turn("flight_delay", "champion").version == "11"
+    assert len(objects.reads) == 1
+    assert [turn.sequence for turn in ledger.turns("flight_delay", "champion")] == list(range(11, -1, -1))
+    assert list(ledger.moves("flight_delay", "champion")) == []  # a turn is no move until it is recorded
+    assert ledger.aliases() == []
+    with pytest.raises(ValueError, match="number from 0, got None"):
+        ledger.take_turn(move("1", day(2)))
+
+
+def test_tries_of_a_task_instance_are_one_actor_until_it_is_cleared():
+    task = {"dag_id": "d", "run_id": "r", "task_id": "promote"}
+    made = move("1", day(2), actor={**task, "try_number": 1, "cleared_after_try": 0})
+    assert made.made_by({**task, "try_number": 2, "cleared_after_try": 0})
+    cleared = {**task, "try_number": 3, "cleared_after_try": 2}
+    assert not made.made_by(cleared)
+    assert made.made_by(cleared, also_before_a_clear=True)
+    assert not move("1", day(2), actor={}).made_by({})
+
+
+def test_a_move_reads_as_a_sentence():
+    actor = {"dag_id": "d", "run_id": "r1", "task_id": "promote", "map_index": -1}
+    assert str(move("2", day(2), previous_version="1", actor=actor)) == (
+        "d.promote in run 'r1' moved flight_delay@champion from version 1 to version 2 "
+        "at 2026-01-01T00:00:00+00:00 (promotion)"
+    )
+    assert str(move("2", day(2), actor={})).startswith("somebody moved flight_delay@champion from nothing to")
 
 
 def test_a_move_back_and_forth_is_three_moves(ledger):
@@ -122,9 +160,13 @@ def test_all_of_a_move_comes_back(ledger):
         model_id="m-1",
         mlflow_run_id="abc",
         previous_version=2,
+        evidence={"evaluation_run_id": "e1", "gates": [{"metric": "roc_auc", "value": 0.7, "passed": True}]},
+        sequence=4,
     )
     ledger.record(written)
     assert ledger.history("flight_delay", "champion") == [written]
+    odd = move("4", day(3), evidence={"gates": [{"value": float("nan")}]})
+    assert odd.to_json()["evidence"] == {"gates": [{"value": "nan"}]}
     assert written.previous_version == "2"
 
 
