@@ -1,1 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What waits in the triggerer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.triggers.model_alias import ModelAliasTrigger
+
+__all__ = ["ModelAliasTrigger"]
+
+_HOMES = {"ModelAliasTrigger": "model_alias"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
