@@ -400,7 +400,8 @@ class ArtifactStore:
         if verify:
             for digest, pack in zip(ref.blobs, packs, strict=True):
                 self._check_digest(ref, digest_of([pack]), digest)
-        return chunks.read(ref.blobs, ref.digest, packs, ref.uri, self._stored(ref).max_bytes)
+        most = self._stored(ref).max_bytes
+        return chunks.read(ref.blobs, ref.digest, packs, ref.uri, most, verified=verify)
 
     def _content(self, ref: ArtifactRef, part: registry.Part | None = None) -> Any:
         entry = registry.codec_of(ref.format)

@@ -40,7 +40,13 @@ class Marked:
 
 
 class Source(Protocol):
-    """Stored columns."""
+    """
+    Stored columns.
+
+    ``private`` says that memory that can be written to belongs to one column of one reading alone.
+    """
+
+    private: bool
 
     @property
     def schema(self) -> pa.Schema: ...
@@ -190,6 +196,8 @@ def load_part(data: memoryview, info: Stored, part: Part) -> Any:
 
 
 class _File:
+    private = False
+
     def __init__(self, content: pa.Buffer) -> None:
         self._content = content
         with pa.ipc.open_file(content) as reader:
@@ -239,11 +247,12 @@ def restore(source: Source, info: Stored, part: Part) -> Any:
     from airflow_ml_provider.artifacts.codecs import frames
 
     if part.columns is None:
-        return frames.from_arrow(source.read(None, None), described, part.rows)
+        return frames.from_arrow(source.read(None, None), described, part.rows, private=source.private)
     described = frames.choose(described, part.columns, repr(info.name))
     # An empty list would mean all columns.
     positions = frames.places(described) or [0][: len(source.schema)]
-    return frames.from_arrow(frames.Picked(source.read(positions, None), positions), described, part.rows)
+    picked = frames.Picked(source.read(positions, None), positions)
+    return frames.from_arrow(picked, described, part.rows, private=source.private)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

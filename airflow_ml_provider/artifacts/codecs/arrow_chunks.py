@@ -100,7 +100,9 @@ def whole(pieces: Pieces, info: Stored) -> memoryview:
 
 
 class _Columns:
-    """Stored pieces, read as columns."""
+    """Stored pieces, read as columns; each column of values is made in memory of its own."""
+
+    private = True
 
     def __init__(self, pieces: Pieces, info: Stored) -> None:
         self._pieces = pieces
@@ -159,16 +161,12 @@ class _Columns:
         size = rows * kind.bit_width // 8
         if self._pieces.length(first, len(stretches)) != size:
             raise ArtifactCorruptError(f"{self._whose} has pieces of other lengths than its rows need")
-        found = self._pieces.run(first, len(stretches))
-        if found is None:
-            buffer = pa.allocate_buffer(size)
-            into, at = memoryview(buffer).cast("B"), 0
-            for number in range(first, first + len(stretches)):
-                part = self._pieces.read(number)
-                into[at : at + len(part)] = part
-                at += len(part)
-        else:
-            buffer = pa.py_buffer(found)
+        buffer = pa.allocate_buffer(size)
+        into, at = memoryview(buffer).cast("B"), 0
+        for number in range(first, first + len(stretches)):
+            part = self._pieces.read(number)
+            into[at : at + len(part)] = part
+            at += len(part)
         return pa.chunked_array([pa.Array.from_buffers(kind, rows, [None, buffer], null_count=0)], kind)
 
     def _batch(self, number: int, schema: pa.Schema) -> pa.RecordBatch:

@@ -28,6 +28,8 @@ from airflow_ml_provider.exceptions import ArtifactCorruptError, UnsupportedForm
 Described = dict[str, Any]
 
 _MAX_SCHEMA_COLUMNS = 200
+# More columns than these are slow to work with where each has memory of its own.
+_MAX_SEPARATE_COLUMNS = 100
 _NAT = np.iinfo(np.int64).min
 
 
@@ -84,11 +86,15 @@ def to_arrow(value: Any) -> tuple[pa.Table, Described, dict[str, Any], Any]:
     return columns.table(), described, schema, shown
 
 
-def from_arrow(table: pa.Table | Picked, described: Described, rows: slice | None = None) -> Any:
+def from_arrow(
+    table: pa.Table | Picked, described: Described, rows: slice | None = None, *, private: bool = False
+) -> Any:
     """
     Return what :func:`to_arrow` was given.
 
     :param rows: Positions of a part of it. Indexes are built whole and then cut, the way pandas cuts them.
+    :param private: The memory of each column that may be written to is that column's alone: a frame of few
+        columns takes it over.
     """
     index = _make_index(described["index"], table)
     if rows is not None:
@@ -104,15 +110,34 @@ def from_arrow(table: pa.Table | Picked, described: Described, rows: slice | Non
     if described["kind"] != "frame":
         raise ArtifactCorruptError(f"a pandas object of the unknown kind {described['kind']!r}")
     arrays = {}
+    takes_over = private and len(described["columns"]) <= _MAX_SEPARATE_COLUMNS
     for number, column in enumerate(described["columns"]):
+        if takes_over and (taken := _taken_over(column, table)) is not None:
+            arrays[number] = taken if rows is None else taken[rows]
+            continue
         array = _make(column, table, rows)
+        array = array.copy() if takes_over else array
         # A bare array of objects would be looked through for text.
         arrays[number] = pd.Series(array, index=index, dtype=object) if array.dtype == object else array
     # Copying gathers columns of one type into blocks that the user may write to.
-    frame = pd.DataFrame(arrays, index=index, copy=True)
+    frame = pd.DataFrame(arrays, index=index, copy=not takes_over)
     labels = _labels_from(described["labels"])
     frame.columns = labels.take(described["chosen"]) if "chosen" in described else labels
     return _finish(frame, described)
+
+
+def _taken_over(column: Described, table: pa.Table | Picked) -> Any:
+    """Return the memory of a column as an array that can be written to; None if it must be copied."""
+    if column["as"] != "numpy":
+        return None
+    chunks = table.column(column["at"]).chunks
+    dtype = np.dtype(column["dtype"])
+    if len(chunks) != 1 or chunks[0].null_count or not pa.types.is_primitive(chunks[0].type):
+        return None
+    data = chunks[0].buffers()[1]
+    if chunks[0].type.bit_width != 8 * dtype.itemsize or not data.is_mutable:
+        return None
+    return np.frombuffer(data, dtype, count=len(chunks[0]), offset=chunks[0].offset * dtype.itemsize)
 
 
 def choose(described: Described, wanted: Sequence[Any], whose: str) -> Described:

@@ -386,6 +386,8 @@ def _places(values: pa.Array, among: pa.Array) -> pa.Array:
 class _File:
     """The columns of a Parquet file as they were before it; by default all of its row groups."""
 
+    private = False
+
     def __init__(self, content: memoryview, name: str, info: Stored | None = None) -> None:
         try:
             self._file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(content)))

@@ -441,6 +441,32 @@ def test_inserted_rows_move_no_cut_but_their_own(store: ArtifactStore, columns: 
     assert stored(store) - before < (0.35 if "id" in longer else 0.05) * before
 
 
+def test_a_loaded_frame_can_be_written_to_and_its_columns_stay_apart(store: ArtifactStore) -> None:
+    value = pd.DataFrame(
+        {"a": BASE["x"], "b": BASE["x"], "c": BASE["when"], "d": BASE["kind"], "e": BASE["maybe"]}
+    )
+    ref = store.save(value, "task")
+
+    back = store.load(ref)
+    for column in back.columns:
+        back.iloc[5, back.columns.get_loc(column)] = value[column].iloc[7]
+    back["a"] *= 2
+
+    assert back["b"].iloc[5] == value["b"].iloc[7]
+    assert same(back["b"][6:], value["b"][6:])
+    assert same(store.load(ref), value)
+    assert same(store.load(ref, columns=["b", "a"], rows=slice(10, 20)), value[["b", "a"]][10:20])
+
+
+def test_a_frame_of_many_columns_is_gathered_in_blocks(store: ArtifactStore) -> None:
+    value = pd.DataFrame(np.random.default_rng(0).normal(size=(500, 150))).rename(columns=str)
+
+    back = store.load(store.save(value, "task"))
+
+    assert same(back, value)
+    assert len(back._mgr.blocks) == 1
+
+
 def test_a_table_without_rows_that_differ_is_cut_and_stored_once(store: ArtifactStore) -> None:
     value = pd.DataFrame({"zero": np.zeros(50_000), "one": np.ones(50_000)})
 
