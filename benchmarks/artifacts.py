@@ -205,6 +205,10 @@ def frame_local(bench: Bench) -> Iterator[Row]:
         ("Metaflow", 0.08, lambda: (_metaflow(bench), f"{_CONTESTANTS}.metaflow_store", {})),
     ]
     yield from _duels(bench, case, bench.frame, others)
+    alike = [
+        (against, None, start) for against, _, start in others if against.startswith(("common", "Dagster"))
+    ]
+    yield from _duels(bench, "frame, local, our fsync left out", bench.frame, alike, {"fsync": False})
 
 
 def frame_s3(bench: Bench) -> Iterator[Row]:
@@ -223,7 +227,10 @@ def array_local(bench: Bench) -> Iterator[Row]:
     """A float32 array on local files."""
     value = {"kind": "array", "mib": bench.sizes.array_mib}
     peer: list[Any] = [("joblib.Memory", 0.6, lambda: _peer(bench, "joblib", "joblib_memory"))]
-    yield from _duels(bench, f"{bench.sizes.array_mib} MiB float32 array", value, peer)
+    case = f"{bench.sizes.array_mib} MiB float32 array"
+    yield from _duels(bench, case, value, peer)
+    alike = [(against, None, start) for against, _, start in peer]
+    yield from _duels(bench, f"{case}, our fsync left out", value, alike, {"fsync": False})
 
 
 def forest(bench: Bench) -> Iterator[Row]:
