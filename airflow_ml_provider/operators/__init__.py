@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_ml_provider.operators.drift import DetectDriftOperator
     from airflow_ml_provider.operators.evaluate import EvaluateModelOperator
     from airflow_ml_provider.operators.predict import BatchPredictOperator
     from airflow_ml_provider.operators.promote import PromoteModelOperator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchPredictOperator",
+    "DetectDriftOperator",
     "EvaluateModelOperator",
     "PromoteModelOperator",
     "RegisterModelOperator",
@@ -25,6 +27,7 @@ __all__ = [
 
 _HOMES = {
     "BatchPredictOperator": "predict",
+    "DetectDriftOperator": "drift",
     "EvaluateModelOperator": "evaluate",
     "PromoteModelOperator": "promote",
     "RegisterModelOperator": "register",
