@@ -518,6 +518,15 @@ def _lz4(data: Any) -> bytes:
     return made
 
 
+def _lz4_expanded(data: memoryview, length: int | None) -> memoryview:
+    import pyarrow as pa
+
+    # The default pool keeps what it was given, for many times the length of one piece.
+    pool = pa.system_memory_pool()
+    made = pa.Codec("lz4").decompress(data, decompressed_size=length, memory_pool=pool)
+    return memoryview(made).cast("B")
+
+
 def _zstd(data: Any) -> bytes:
     import zstandard
 
@@ -538,7 +547,7 @@ def _expand(data: memoryview, length: int | None) -> memoryview | bytes:
         import pyarrow as pa
 
         try:
-            return memoryview(pa.Codec("lz4").decompress(data, decompressed_size=length)).cast("B")
+            return _lz4_expanded(data, length)
         except (pa.ArrowException, OSError) as exc:
             raise ValueError(f"it does not hold the {length} bytes that it should: {exc}") from exc
     import zstandard

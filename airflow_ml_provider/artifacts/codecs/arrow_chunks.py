@@ -35,6 +35,8 @@ _MAX_PIECE_BYTES = 2 << 20
 _DISTINCT = 0.5
 _SAMPLE = 4096
 _MAX_KEYS = 4
+# Rows that are hashed at once: their numbers stay in the processor's cache.
+_BLOCK = 1 << 15
 # The golden ratio's bits: multiplying spreads neighbouring values (Knuth, TAOCP 3, 6.4).
 _MULTIPLIER = 0x9E3779B97F4A7C15
 
@@ -231,7 +233,9 @@ def _values(column: pa.ChunkedArray, start: int, stop: int) -> list[memoryview]:
 
 
 def _message(arrays: list[pa.Array]) -> pa.Buffer:
-    return pa.RecordBatch.from_arrays(arrays, names=[""] * len(arrays)).serialize()
+    # The default pool keeps what it was given, for many times the length of one message.
+    batch = pa.RecordBatch.from_arrays(arrays, names=[""] * len(arrays))
+    return batch.serialize(memory_pool=pa.system_memory_pool())
 
 
 def _together(parts: list[pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
@@ -273,20 +277,17 @@ def _groups(table: pa.Table, bounds: list[int]) -> list[list[int]]:
 
 def _bounds(table: pa.Table) -> list[int]:
     """Return where stretches begin, and the number of rows."""
-    import numpy as np
-
     count = len(table)
     widest = max(column.nbytes for column in table.columns) / count
     log2 = max(_ROWS_LOG2, count.bit_length() - _STRETCHES_LOG2)
     log2 = max(6, min(log2, (_MAX_PIECE_BYTES // (1 << max(0, int(widest).bit_length()))).bit_length() - 1))
     average = 1 << log2
     shortest, longest = average // 4, average * 4
-    hashes = _row_hashes(table)
-    marks = [] if hashes is None else np.flatnonzero(hashes >> np.uint64(64 - log2) == 0).tolist()
-    if hashes is None:
+    marks = _marks(table, log2)
+    if marks is None:
         shortest, longest = 1, average
     bounds = [0]
-    for mark in [*marks, count]:
+    for mark in [*(marks or ()), count]:
         while mark - bounds[-1] > longest:
             bounds.append(bounds[-1] + longest)
         if mark - bounds[-1] >= shortest or (mark == count and mark != bounds[-1]):
@@ -294,22 +295,40 @@ def _bounds(table: pa.Table) -> list[int]:
     return bounds
 
 
-def _row_hashes(table: pa.Table) -> Any:
-    """Hash each row by the columns that tell rows apart; None if there are none."""
+def _marks(table: pa.Table, log2: int) -> list[int] | None:
+    """Return the rows whose hash begins with so many zeros; None if no columns tell rows apart."""
     import numpy as np
 
     count = len(table)
     sample = np.linspace(0, count - 1, min(count, _SAMPLE), dtype=np.int64)
-    hashes = None
-    for number, values in enumerate(_keys(table)):
-        mixed = values ^ (values >> np.uint64(32)) if hashes is None else values ^ hashes
-        mixed *= np.uint64(_MULTIPLIER)
-        hashes = mixed
-        if len(np.unique(hashes[sample])) >= _DISTINCT * len(sample):
-            return hashes
-        if number + 1 == _MAX_KEYS:
+    chosen: list[Any] = []
+    for values in _keys(table):
+        chosen.append(values)
+        if len(np.unique(_mixed([key[sample] for key in chosen]))) >= _DISTINCT * len(sample):
             break
-    return None
+        if len(chosen) == _MAX_KEYS:
+            return None
+    else:
+        return None
+    found = []
+    for start in range(0, count, _BLOCK):
+        hashes = _mixed([key[start : start + _BLOCK] for key in chosen])
+        found.append(np.flatnonzero(hashes >> np.uint64(64 - log2) == 0) + start)
+    marks: list[int] = np.concatenate(found).tolist()
+    return marks
+
+
+def _mixed(parts: list[Any]) -> Any:
+    """Hash rows by the numbers of some columns."""
+    import numpy as np
+
+    hashes = parts[0].astype(np.uint64)
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= np.uint64(_MULTIPLIER)
+    for part in parts[1:]:
+        hashes ^= part.astype(np.uint64, copy=False)
+        hashes *= np.uint64(_MULTIPLIER)
+    return hashes
 
 
 def _keys(table: pa.Table) -> Iterator[Any]:
@@ -339,7 +358,7 @@ def _numbers(column: pa.ChunkedArray) -> Any:
         for part in column.chunks
         if len(part)
     ]
-    return _joined(parts).astype(np.uint64, copy=False)
+    return _joined(parts)
 
 
 def _joined(parts: list[Any]) -> Any:
