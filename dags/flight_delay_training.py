@@ -69,7 +69,12 @@ def flight_delay_training():
         return build_features(data_interval_start, data_interval_end)
 
     # [START fit]
-    @task.train(experiment="flight_delay", retries=2, retry_delay=timedelta(seconds=10))
+    @task.train(
+        experiment="flight_delay",
+        data_until="{{ data_interval_start }}",  # so evaluations from this month on may use the model
+        retries=2,
+        retry_delay=timedelta(seconds=10),
+    )
     def fit(data: pd.DataFrame, max_depth: int = 6):
         """Fit the classifier; it goes to MLflow, and a reference to it to the next tasks."""
         from flights.features import FEATURES, TARGET

@@ -21,9 +21,7 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-_EXIT_CODES = (
-    "Exit code: 0 done; 1 it failed or a check did; 2 wrong arguments; 3 no such artifact or model."
-)
+_EXIT_CODES = "Exit code: 0 done; 1 it failed or a check did; 2 wrong arguments; 3 no such artifact or model."
 
 
 def moment(text: str) -> datetime:

@@ -17,6 +17,8 @@ from airflow_ml_provider.operators.evaluate import check_evaluation_options, eva
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_ml_provider.operators.base import Clock
+
 
 class _PythonEvaluateOperator(LoadsArguments, MlflowTask, PythonOperator):
     """Like ``EvaluateModelOperator``, on what a function returns."""
@@ -39,9 +41,14 @@ class _PythonEvaluateOperator(LoadsArguments, MlflowTask, PythonOperator):
         model_type: str = "classifier",
         baseline: Any = None,
         as_of: str | datetime | None = None,
+        clock: Clock = "data",
+        allow_leakage: Sequence[str] = (),
         experiment: str | None = None,
         evaluator_config: Mapping[str, Any] | None = None,
         plots: bool = True,
+        slices: Sequence[str] = (),
+        bootstrap_draws: int = 0,
+        bootstrap_seed: int = 0,
         mlflow_conn_id: str | None = None,
         show_return_value_in_logs: bool = False,
         **kwargs: Any,
@@ -49,15 +56,30 @@ class _PythonEvaluateOperator(LoadsArguments, MlflowTask, PythonOperator):
         super().__init__(
             python_callable=python_callable, show_return_value_in_logs=show_return_value_in_logs, **kwargs
         )
-        check_evaluation_options(target=target, model_type=model_type, evaluator_config=evaluator_config)
+        check_evaluation_options(
+            target=target,
+            model_type=model_type,
+            evaluator_config=evaluator_config,
+            as_of=as_of,
+            clock=clock,
+            allow_leakage=allow_leakage,
+            slices=slices,
+            bootstrap_draws=bootstrap_draws,
+            bootstrap_seed=bootstrap_seed,
+        )
         self.model = model
         self.target = target
         self.model_type = model_type
         self.baseline = baseline
         self.as_of = as_of
+        self.clock = clock
+        self.allow_leakage = tuple(allow_leakage)
         self.experiment = experiment
         self.evaluator_config = evaluator_config
         self.plots = plots
+        self.slices = tuple(slices)
+        self.bootstrap_draws = bootstrap_draws
+        self.bootstrap_seed = bootstrap_seed
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:

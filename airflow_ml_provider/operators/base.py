@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_ml_provider.tracking.runs import TaskRun
 
     Model = ModelRef | ModelAsset | Mapping[str, Any] | str
+    Clock = Literal["data", "wall"]
 
 log = logging.getLogger(__name__)
 
@@ -104,11 +105,12 @@ class MlflowTask:
         if registered_model_name:
             MlflowModelLink().publish(self, context, self.hook.model_url(registered_model_name, version))
 
-    def resolve(self, model: Model, *, as_of: datetime | None = None) -> ModelRef:
+    def resolve(self, model: Model, *, as_of: datetime | None = None, clock: Clock = "data") -> ModelRef:
         """
         Follow what a user named to the one model it means.
 
-        :param as_of: Follow an alias to the version that it pointed at in data time, by the ledger.
+        :param as_of: Follow an alias to the version that it pointed at then, by the ledger.
+        :param clock: What ``as_of`` is: a data time, or a time on the wall.
         :raises ModelNotFoundError: if there is none.
         """
         from airflow_ml_provider.tracking.registry import resolve_model_uri
@@ -116,20 +118,20 @@ class MlflowTask:
         ref = coerce_model(model)
         if as_of is None or not ref.alias:
             return with_connection(resolve_model_uri(self.hook.client, ref), self.hook)
-        found = self.resolve_as_of(ref, as_of)
+        found = self.resolve_as_of(ref, as_of, clock)
         if found is None:
             raise ModelNotFoundError(
-                f"{ref.model_uri!r} pointed at no version as of {as_of.isoformat()} in data time, says the "
-                f"ledger of alias moves; evaluate a later time, or name a version: models:/<name>/<version>"
+                f"{ref.model_uri!r} pointed at no version as of {as_of.isoformat()} in {clock} time, by "
+                f"the ledger of moves; evaluate a later time, or name a version: models:/<name>/<version>"
             )
         return found
 
-    def resolve_as_of(self, ref: ModelRef, when: datetime) -> ModelRef | None:
-        """Return the version that an alias pointed at in data time; None if it did not exist yet."""
+    def resolve_as_of(self, ref: ModelRef, when: datetime, clock: Clock = "data") -> ModelRef | None:
+        """Return the version that an alias pointed at by the ledger; None if it did not exist yet."""
         from airflow_ml_provider.tracking.registry import version_ref
 
         name, alias = ref.registered_model_name, ref.alias
-        move = ledger().as_of(name, alias, when)
+        move = ledger().as_of(name, alias, when, clock=clock)
         if move is None or move.version is None:
             return None
         log.info(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.operators.base import MlflowTask, coerce_model, data_time, load_frame, note_model
-from airflow_ml_provider.tracking.registry import alias_version
-from airflow_ml_provider.xcom.context import effective_at_of, identity_of
+from airflow_ml_provider.tracking.leakage import Horizon, model_leak, refuse, rows_leak
+from airflow_ml_provider.tracking.registry import alias_version, version_details
+from airflow_ml_provider.xcom.context import data_interval_of, effective_at_of, identity_of, run_type_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_ml_provider.operators.base import Clock
     from airflow_ml_provider.tracking.identity import TaskIdentity
     from airflow_ml_provider.tracking.models import ModelRef
 
@@ -45,12 +47,22 @@ class EvaluateModelOperator(MlflowTask, BaseOperator):
     :param model_type: ``classifier`` or ``regressor``.
     :param baseline: Model to compare with, named as ``model`` is. An alias that does not exist yet is no
         baseline; anything else that cannot be found is an error. (templated)
-    :param as_of: Follow the aliases in ``model`` and ``baseline`` to the versions that they pointed at in
-        data time, by the ledger of moves: e.g. ``"{{ data_interval_end }}"``. A datetime or ISO 8601 text;
-        without a time zone it counts as UTC. (templated)
+    :param as_of: Follow the aliases in ``model`` and ``baseline`` to the versions that they pointed at then,
+        by the ledger of moves: e.g. ``"{{ data_interval_end }}"``. A datetime or ISO 8601 text; without a
+        time zone it counts as UTC. By default now, and in backfill runs the run's data time. (templated)
+    :param clock: What ``as_of`` is: ``data``, the time of the data that the alias's moves count from, or
+        ``wall``, when they were made: what was really serving then.
+    :param allow_leakage: Names of registered models and artifacts that may know more than the evaluation:
+        versions that learned from the data they are judged on, and rows that speak for a later time. Others
+        fail the task with :class:`LeakageError`, in runs with a data interval or partition and where
+        ``as_of`` is given.
     :param experiment: Name of the MLflow experiment; by default the DAG's id. (templated)
     :param evaluator_config: Options of MLflow's evaluator, such as ``pos_label``.
     :param plots: Draw curves and the confusion matrix in MLflow; costs one to two seconds.
+    :param slices: Columns of the data whose values are measured one by one too, for ``MetricGate(by=...)``.
+    :param bootstrap_draws: How often to draw the rows again to say how sure the gain over the baseline is,
+        for ``MetricGate(confidence=...)``; 1,000 is usual, 0 does not.
+    :param bootstrap_seed: Of the draws: the same seed and rows give the same numbers.
     :param mlflow_conn_id: Connection of the tracking server; by default ``[ml_provider] mlflow_conn_id``.
     """
 
@@ -66,30 +78,61 @@ class EvaluateModelOperator(MlflowTask, BaseOperator):
         model_type: str = "classifier",
         baseline: Any = None,
         as_of: str | datetime | None = None,
+        clock: Clock = "data",
+        allow_leakage: Sequence[str] = (),
         experiment: str | None = None,
         evaluator_config: Mapping[str, Any] | None = None,
         plots: bool = True,
+        slices: Sequence[str] = (),
+        bootstrap_draws: int = 0,
+        bootstrap_seed: int = 0,
         mlflow_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_evaluation_options(target=target, model_type=model_type, evaluator_config=evaluator_config)
+        check_evaluation_options(
+            target=target,
+            model_type=model_type,
+            evaluator_config=evaluator_config,
+            as_of=as_of,
+            clock=clock,
+            allow_leakage=allow_leakage,
+            slices=slices,
+            bootstrap_draws=bootstrap_draws,
+            bootstrap_seed=bootstrap_seed,
+        )
         self.model = model
         self.data = data
         self.target = target
         self.model_type = model_type
         self.baseline = baseline
         self.as_of = as_of
+        self.clock = clock
+        self.allow_leakage = tuple(allow_leakage)
         self.experiment = experiment
         self.evaluator_config = evaluator_config
         self.plots = plots
+        self.slices = tuple(slices)
+        self.bootstrap_draws = bootstrap_draws
+        self.bootstrap_seed = bootstrap_seed
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         return evaluate(self, context, self.data)
 
 
-def check_evaluation_options(*, target: Any, model_type: Any, evaluator_config: Any) -> None:
+def check_evaluation_options(
+    *,
+    target: Any,
+    model_type: Any,
+    evaluator_config: Any,
+    as_of: Any = None,
+    clock: Any = "data",
+    allow_leakage: Any = (),
+    slices: Any = (),
+    bootstrap_draws: Any = 0,
+    bootstrap_seed: Any = 0,
+) -> None:
     """Raise for options that are wrong whatever the templates render to."""
     if target is None or target == "":
         raise ValueError("target must name the column to predict")
@@ -97,6 +140,20 @@ def check_evaluation_options(*, target: Any, model_type: Any, evaluator_config: 
         raise ValueError(f"model_type must be one of {', '.join(MODEL_TYPES)}, got {model_type!r}")
     if evaluator_config is not None and not isinstance(evaluator_config, Mapping):
         raise TypeError(f"evaluator_config must be a dict of options, got {evaluator_config!r}")
+    if clock not in ("data", "wall"):
+        raise ValueError(f"clock must be 'data' or 'wall', got {clock!r}")
+    if clock == "wall" and as_of is None:
+        raise ValueError("clock='wall' says what as_of means; give as_of, such as '{{ data_interval_end }}'")
+    if isinstance(slices, str) or not all(isinstance(column, str) and column for column in slices):
+        raise TypeError(f"slices must be a list of columns, got {slices!r}")
+    for option, value in (("bootstrap_draws", bootstrap_draws), ("bootstrap_seed", bootstrap_seed)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1_000_000:
+            raise ValueError(f"{option} must be a number from 0 to 1,000,000, got {value!r}")
+    named = not isinstance(allow_leakage, str) and isinstance(allow_leakage, Collection)
+    if not named or not all(isinstance(name, str) and name for name in allow_leakage):
+        raise TypeError(
+            f"allow_leakage must be a list of names of registered models and artifacts, got {allow_leakage!r}"
+        )
 
 
 def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
@@ -105,11 +162,14 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
 
     as_of = data_time(operator.as_of, option="as_of")
     identity = identity_of(context)
+    if as_of is None and identity.slice is not None and run_type_of(context) == "backfill":
+        as_of = effective_at_of(context)
     # The run's own data time is what the evaluation speaks for; a run without one speaks for ``as_of``.
     effective_at = effective_at_of(context, as_of if identity.slice is None else None)
     with operator.hook.session():
-        model = operator.resolve(operator.model, as_of=as_of)
+        model = operator.resolve(operator.model, as_of=as_of, clock=operator.clock)
         baseline = find_baseline(operator, as_of)
+        leaks = refuse_leakage(operator, context, model, baseline, data, effective_at, as_of)
         if baseline is not None and _same(model, baseline):
             log.info(
                 "The baseline %s is the model itself (version %s): every gain will be zero",
@@ -121,11 +181,11 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
             note_model(context, baseline, "read")
         operator.show_model(context, model.registered_model_name, model.version)
         frame = load_frame(data, option="data")
+        tags = {"airflow.role": "evaluation", "evaluation.leakage": "; ".join(leaks)}
+        if as_of is not None:
+            tags |= {"evaluation.as_of": as_of.isoformat(), "evaluation.clock": operator.clock}
         with operator.mlflow_run(
-            context,
-            experiment=operator.experiment,
-            key=evaluation_key(identity),
-            tags={"airflow.role": "evaluation"},
+            context, experiment=operator.experiment, key=evaluation_key(identity), tags=tags
         ) as run:
             measured = evaluate_model(
                 model,
@@ -139,10 +199,64 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
                 evaluator_config=operator.evaluator_config,
                 plots=operator.plots,
                 effective_at=effective_at.isoformat(),
+                slices=operator.slices,
+                bootstrap_draws=operator.bootstrap_draws,
+                bootstrap_seed=operator.bootstrap_seed,
             )
     # The baseline as it was asked for: a promotion checks that the alias has not moved since.
     asked = coerce_model(operator.baseline).model_uri if operator.baseline else None
-    return {**measured, "baseline_uri": asked}
+    return {
+        **measured,
+        "baseline_uri": asked,
+        "as_of": None if as_of is None else as_of.isoformat(),
+        "clock": operator.clock,
+        "leakage": leaks,
+    }
+
+
+def refuse_leakage(
+    operator: Any,
+    context: Context,
+    model: ModelRef,
+    baseline: ModelRef | None,
+    data: Any,
+    effective_at: datetime,
+    as_of: datetime | None,
+) -> list[str]:
+    """
+    Raise if a model has learned from what it is judged on, or the rows speak for a later time.
+
+    Runs that are about no slice of data, and do not look back, have nothing to leak.
+
+    :returns: What leaks and was allowed by name.
+    """
+    interval = data_interval_of(context)
+    begins = interval[0] if interval is not None and interval[0] < interval[1] else None
+    if begins is None and as_of is None and not context.get("partition_key"):
+        return []
+    horizon = Horizon(begins or effective_at, effective_at)
+    found = []
+    for ref in (model, baseline):
+        leak = None if ref is None else model_leak(ref, horizon)
+        if ref is None or leak is None or _made_here(operator, context, ref):
+            continue
+        fix = "ask for the model of that time by as_of, say where its data end by data_until of @task.train"
+        found.append(refuse(leak, str(ref.registered_model_name), operator.allow_leakage, fix))
+    if isinstance(data, ArtifactRef):
+        leak = rows_leak(data, horizon)
+        found.append(refuse(leak, data.name, operator.allow_leakage, "judge on the version of that time"))
+    leaks = [leak for leak in found if leak is not None]
+    for leak in leaks:
+        log.warning("Leakage, allowed by name: %s", leak)
+    return leaks
+
+
+def _made_here(operator: Any, context: Context, ref: ModelRef) -> bool:
+    """Whether this DAG run made a version, before it was cleared: then it knows as much as the one after."""
+    identity = identity_of(context)
+    details = version_details(operator.hook.client, str(ref.registered_model_name), str(ref.version))
+    made_by = (details.tags.get("airflow.dag_id"), details.tags.get("airflow.dag_run_id"))
+    return made_by == (identity.dag_id, identity.run_id)
 
 
 def evaluation_key(identity: TaskIdentity) -> str:
@@ -166,7 +280,7 @@ def find_baseline(operator: Any, as_of: datetime | None) -> ModelRef | None:
         found: ModelRef | None = operator.resolve(asked)
         return found
     if as_of is not None:
-        found = operator.resolve_as_of(asked, as_of)
+        found = operator.resolve_as_of(asked, as_of, operator.clock)
     elif alias_version(operator.hook.client, str(asked.registered_model_name), asked.alias) is not None:
         found = operator.resolve(asked)
     else:

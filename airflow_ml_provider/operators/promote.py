@@ -124,6 +124,8 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
             metrics,
             evaluation.get("baseline_metrics") if evaluation else None,
             bootstrap=self.bootstrap,
+            slices=evaluation.get("slices") if evaluation else None,
+            gains=evaluation.get("gains") if evaluation else None,
         )
         reasons = list(decision.reasons)
         result: dict[str, Any] = {

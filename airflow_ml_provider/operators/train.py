@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_ml_provider.operators.arguments import Call, LoadsArguments
-from airflow_ml_provider.operators.base import MlflowTask, note_model, to_xcom, with_connection
+from airflow_ml_provider.operators.base import MlflowTask, data_time, note_model, to_xcom, with_connection
 from airflow_ml_provider.tracking.models import ModelRef
 from airflow_ml_provider.xcom.context import effective_at_of
 
@@ -55,10 +56,18 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         installed.
     :param signature: The ``mlflow.models.ModelSignature`` of the model; by default inferred from the
         argument that holds the columns the model was fitted on.
+    :param data_until: Where the training data end in data time, e.g. ``"{{ data_interval_start }}"`` for a
+        training on what came before its interval. Evaluations of later data may use the model; without it
+        they may from the run's own data time on. A datetime or ISO 8601 text. (templated)
     :param mlflow_conn_id: Connection of the tracking server; by default ``[ml_provider] mlflow_conn_id``.
     """
 
-    template_fields: Sequence[str] = (*PythonOperator.template_fields, "experiment", "model_name")
+    template_fields: Sequence[str] = (
+        *PythonOperator.template_fields,
+        "experiment",
+        "model_name",
+        "data_until",
+    )
     ui_color = "#e7f0ff"
 
     def __init__(
@@ -70,6 +79,7 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         model_name: str | None = None,
         requirements: Sequence[str] | None = None,
         signature: Any = None,
+        data_until: str | datetime | None = None,
         mlflow_conn_id: str | None = None,
         show_return_value_in_logs: bool = False,
         **kwargs: Any,
@@ -89,6 +99,7 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         self.model_name = model_name
         self.requirements = list(requirements) if requirements is not None else None
         self.signature = signature
+        self.data_until = data_until
         self.mlflow_conn_id = mlflow_conn_id
         self._call: Call | None = None
         self._context: Context | None = None
@@ -96,6 +107,7 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
     def execute(self, context: Context) -> ModelRef | dict[str, Any]:
         self._context = context
         effective_at = effective_at_of(context).isoformat()
+        data_until = data_time(self.data_until, option="data_until")
         with self.mlflow_run(
             context,
             experiment=self.experiment,
@@ -108,6 +120,8 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
             ref = self._log_result(result, run, known, effective_at)
         self._call = None
         ref = replace(with_connection(ref, self.hook), effective_at=ref.effective_at or effective_at)
+        if data_until is not None:
+            ref = replace(ref, data_until=data_until.isoformat())
         note_model(context, ref, "written")
         log.info("Trained %s in MLflow run %s", ref.model_uri, ref.mlflow_run_id)
         return to_xcom(ref)

@@ -61,7 +61,9 @@ def effective_at(
 def moment(value: Any) -> datetime | None:
     """Read a datetime, a date or ISO 8601 text (``2013-05`` is its first day) as aware UTC, else None."""
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        # Airflow's contexts hold pendulum's subclass, whose differences have an arithmetic of their own.
+        return aware if type(aware) is datetime else datetime.fromisoformat(aware.isoformat())
     if isinstance(value, date):
         return datetime.combine(value, time(), tzinfo=UTC)
     if not isinstance(value, str):

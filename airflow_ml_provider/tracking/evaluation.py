@@ -12,13 +12,14 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.exceptions import EmptyEvaluationError, ModelInputError
 from airflow_ml_provider.tracking.datasets import dataset_inputs
 from airflow_ml_provider.tracking.models import load_pyfunc
+from airflow_ml_provider.tracking.paired import Weighted, bootstrap_gains, by_slice, weighted_metrics
 from airflow_ml_provider.tracking.registry import resolve_model_uri
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_ml_provider.tracking.runs import TaskRun
 
 BASELINE_PREFIX = "baseline_"
+# Each is kept in the evaluation, which crosses XCom.
+_MOST_SLICES = 100
 _QUIET_CLASSIFIER = "airflow_ml_provider_classifier"
 _SUPPRESS = "_MLFLOW_EVALUATE_SUPPRESS_CLASSIFICATION_ERRORS"
 
@@ -45,6 +48,9 @@ def evaluate_model(
     evaluator_config: Mapping[str, Any] | None = None,
     plots: bool = True,
     effective_at: str | None = None,
+    slices: Sequence[str] = (),
+    bootstrap_draws: int = 0,
+    bootstrap_seed: int = 0,
 ) -> dict[str, Any]:
     """
     Measure a model, and a baseline beside it, and record both in the open run.
@@ -62,6 +68,8 @@ def evaluate_model(
     :param about: What the rows are, for messages: a data interval or an artifact.
     :param evaluator_config: Options of MLflow's evaluator, such as ``pos_label`` and ``average``.
     :param plots: Draw curves and the confusion matrix for the model.
+    :param slices: Columns of ``data`` whose values are measured one by one, too.
+    :param bootstrap_draws: How often to draw the rows again, to say how sure the gain over the baseline is.
     :returns: What crosses XCom, plain JSON. Metrics that the rows leave undefined, such as ``roc_auc`` where
         all rows are of one class, are absent.
     :raises EmptyEvaluationError: if there are no rows.
@@ -102,7 +110,22 @@ def evaluate_model(
             loaded=loaded,
             prefix=BASELINE_PREFIX,
         )
+    doubt = _look_closer(
+        [ref for ref in (model, baseline) if ref is not None],
+        loaded,
+        frame,
+        target,
+        model_type,
+        config=config,
+        slices=slices,
+        draws=bootstrap_draws,
+        seed=bootstrap_seed,
+        described=described,
+    )
+    if doubt["slices"] or doubt["gains"]:
+        run.client.log_dict(run.run_id, doubt, "slices_and_gains.json")
     return {
+        **doubt,
         "model_uri": model.model_uri,
         "model_id": model.model_id,
         "registered_model_name": model.registered_model_name,
@@ -117,6 +140,70 @@ def evaluate_model(
         "data": _data_of(dataset),
         "effective_at": effective_at,
     }
+
+
+def _look_closer(
+    refs: list[ModelRef],
+    loaded: Mapping[str, Any],
+    frame: Any,
+    target: str,
+    model_type: str,
+    *,
+    config: Mapping[str, Any],
+    slices: Sequence[str],
+    draws: int,
+    seed: int,
+    described: str,
+) -> dict[str, Any]:
+    """Measure slices, and how sure the gain of the first model over the second is."""
+    found: dict[str, Any] = {"slices": {}, "gains": {}}
+    if not slices and not (draws and len(refs) > 1):
+        return found
+    missing = [column for column in slices if column not in frame.columns]
+    if missing:
+        columns = ", ".join(map(str, frame.columns))
+        raise ModelInputError(f"{described} has no columns {missing!r} to slice by; it has: {columns}")
+    measures = [
+        _weighted(ref, loaded[ref.model_id or ref.model_uri], frame, target, model_type, config)
+        for ref in refs
+    ]
+    for column in slices:
+        values = frame[column].nunique(dropna=False)
+        if values > _MOST_SLICES:
+            raise ModelInputError(
+                f"{described} has {values} values in the column {column!r}; slices are for columns of at "
+                f"most {_MOST_SLICES}, so make one that groups them"
+            )
+        parts = [by_slice(measure, frame[column]) for measure in measures]
+        found["slices"][column] = {
+            value: {**part, "baseline_metrics": parts[1][value]["metrics"] if len(parts) > 1 else None}
+            for value, part in parts[0].items()
+        }
+    if draws and len(measures) > 1:
+        found["gains"] = bootstrap_gains(measures[0], measures[1], len(frame), draws=draws, seed=seed)
+    return found
+
+
+def _weighted(
+    ref: ModelRef, model: Any, frame: Any, target: str, model_type: str, config: Mapping[str, Any]
+) -> dict[str, Weighted]:
+    import numpy as np
+
+    rows, truth = frame[_inputs(model, frame, target, ref)], frame[target].to_numpy()
+    raw = _raw(model)
+    classes = list(getattr(raw, "classes_", ()))
+    if model_type == "classifier" and len(classes) == 2 and hasattr(raw, "predict_proba"):
+        positive = config.get("pos_label", classes[1])
+        column = classes.index(positive)
+        predicted = np.asarray(raw.predict(rows))
+        return weighted_metrics(
+            model_type,
+            (truth == positive).astype("int64"),
+            (predicted == positive).astype("int64"),
+            raw.predict_proba(rows)[:, column],
+        )
+    predicted = np.asarray(raw.predict(rows) if hasattr(raw, "predict") else model.predict(rows)).reshape(-1)
+    return weighted_metrics(model_type, truth, predicted)
 
 
 def _checked(data: Any, target: str, described: str) -> Any:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
 
 from airflow_ml_provider.exceptions import GateMetricError, NoBaselineError
+from airflow_ml_provider.tracking.paired import bound
 
 #: Metrics that MLflow's evaluators report, by the direction that is better.
 LARGER_IS_BETTER = frozenset(
@@ -65,6 +67,12 @@ class MetricGate:
         metric's own unit. ``0.0`` lets an equal challenger pass, a negative value tolerates a small loss.
     :param larger_is_better: The direction of "better" for ``gain_over_baseline``. Known for the metrics of
         MLflow's evaluators, to be given for any other.
+    :param by: A column: the conditions must hold in each of its slices. The evaluation must have been made
+        with ``slices=[column]``.
+    :param min_rows: Slices of fewer rows are not judged, and the reasons say so; if all are too small, the
+        gate does not open.
+    :param confidence: How sure the gain must be, e.g. 0.95: a one-sided bound, by bootstrap on paired rows.
+        The evaluation must have been made with ``bootstrap_draws``.
     :raises ValueError: if no condition is given, a number is not finite, the two limits exclude each
         other, or the direction of an unknown metric is missing.
     """
@@ -75,6 +83,9 @@ class MetricGate:
     at_most: float | None = None
     gain_over_baseline: float | None = None
     larger_is_better: bool | None = None
+    by: str | None = None
+    min_rows: int = 1
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.metric, str):
@@ -105,6 +116,7 @@ class MetricGate:
                 f"larger_is_better of the gate on {self.metric!r} must be True or False, "
                 f"got {self.larger_is_better!r}"
             )
+        self._check_slices_and_confidence()
         if self.gain_over_baseline is not None and self.larger_is_better is None:
             direction = known_direction(self.metric)
             if direction is None:
@@ -114,6 +126,34 @@ class MetricGate:
                     f"{', '.join(sorted(LARGER_IS_BETTER | SMALLER_IS_BETTER))}"
                 )
             object.__setattr__(self, "larger_is_better", direction)
+
+    def _check_slices_and_confidence(self) -> None:
+        if self.by is not None and (not isinstance(self.by, str) or not self.by):
+            raise TypeError(f"by of the gate on {self.metric!r} must name a column, got {self.by!r}")
+        if isinstance(self.min_rows, bool) or not isinstance(self.min_rows, int) or self.min_rows < 1:
+            raise ValueError(
+                f"min_rows of the gate on {self.metric!r} must be rows from 1, got {self.min_rows!r}"
+            )
+        if self.min_rows > 1 and self.by is None:
+            raise ValueError(
+                f"min_rows of the gate on {self.metric!r} is about slices; give by='<column>' too"
+            )
+        if self.confidence is None:
+            return
+        if isinstance(self.confidence, bool) or not isinstance(self.confidence, int | float):
+            raise TypeError(
+                f"confidence of the gate on {self.metric!r} must be a number, got {self.confidence!r}"
+            )
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError(
+                f"confidence of the gate on {self.metric!r} must be from 0.5 to below 1, "
+                f"got {self.confidence!r}"
+            )
+        if self.gain_over_baseline is None or self.by is not None:
+            raise ValueError(
+                f"confidence of the gate on {self.metric!r} is about gain_over_baseline on all rows; "
+                "give that, and slices in a gate of their own"
+            )
 
     @property
     def needs_baseline(self) -> bool:
@@ -128,9 +168,10 @@ class GateResult:
     metric: str
     condition: str
     passed: bool
-    value: float
+    value: float | None
     baseline: float | None
     reason: str
+    slice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +200,8 @@ def decide(
     baseline_metrics: Mapping[str, float] | None,
     *,
     bootstrap: bool = False,
+    slices: Mapping[str, Mapping[str, Any]] | None = None,
+    gains: Mapping[str, Sequence[float]] | None = None,
 ) -> Decision:
     """
     Judge a challenger's metrics by every gate.
@@ -167,16 +210,87 @@ def decide(
     :param metrics: The challenger's metrics.
     :param baseline_metrics: The baseline's on the same rows; None where there is no baseline yet.
     :param bootstrap: Let gates that compare with a baseline pass where there is none yet.
-    :raises GateMetricError: if a gate names a metric that was not measured.
+    :param slices: For each column, for each of its values: ``rows``, ``metrics`` and ``baseline_metrics``.
+    :param gains: For each metric, the quantiles of its bootstrapped gain, from
+        :func:`airflow_ml_provider.tracking.paired.bootstrap_gains`.
+    :raises GateMetricError: if a gate names a metric, or slices, that were not measured.
     :raises NoBaselineError: if a gate compares with a baseline, there is none, and ``bootstrap`` is off.
     """
-    results = [
-        result
-        for gate in gates
-        for result in _judge(gate, metrics=metrics, baseline_metrics=baseline_metrics, bootstrap=bootstrap)
-    ]
+    results: list[GateResult] = []
+    for gate in gates:
+        if gate.by is not None:
+            results += _judge_slices(gate, gate.by, slices or {}, baseline_metrics, bootstrap=bootstrap)
+            continue
+        results += _judge(gate, metrics=metrics, baseline_metrics=baseline_metrics, bootstrap=bootstrap)
+        if gate.confidence is not None and baseline_metrics is not None:
+            results.append(_judge_confidence(gate, gate.confidence, metrics, gains or {}))
     reasons = [result.reason for result in results] or ["no gate was given, so nothing was compared"]
     return Decision(promoted=all(result.passed for result in results), reasons=reasons, results=results)
+
+
+def _judge_slices(
+    gate: MetricGate,
+    by: str,
+    slices: Mapping[str, Mapping[str, Any]],
+    baseline_metrics: Mapping[str, float] | None,
+    *,
+    bootstrap: bool,
+) -> Iterable[GateResult]:
+    if by not in slices:
+        raise GateMetricError(
+            f"the gate on {gate.metric!r} asks for slices by {by!r}, but the evaluation was made with slices "
+            f"by: {', '.join(sorted(slices)) or 'nothing'}; give the evaluation slices=[{by!r}]"
+        )
+    judged = False
+    for value, part in sorted(slices[by].items()):
+        label = f"{by}={value}"
+        metrics, compared = part["metrics"], part.get("baseline_metrics")
+        known = gate.metric in metrics
+        if known and gate.needs_baseline and baseline_metrics is not None:
+            known = gate.metric in (compared or {})
+        if part["rows"] < gate.min_rows or not known:
+            why = (
+                f"has {part['rows']} rows, fewer than {gate.min_rows}"
+                if part["rows"] < gate.min_rows
+                else f"has {part['rows']} rows that leave {gate.metric} undefined"
+            )
+            reason = f"{label}: {why}, and is not judged"
+            yield GateResult(gate.metric, "min_rows", True, None, None, reason, label)
+            continue
+        judged = True
+        for result in _judge(
+            gate,
+            metrics=metrics,
+            baseline_metrics=None if baseline_metrics is None else compared,
+            bootstrap=bootstrap,
+        ):
+            yield replace(result, reason=f"{label}: {result.reason}", slice=label)
+    if not judged:
+        reason = f"no slice by {by} has {gate.min_rows} rows and a {gate.metric}, so none could be judged"
+        yield GateResult(gate.metric, "min_rows", False, None, None, reason)
+
+
+def _judge_confidence(
+    gate: MetricGate,
+    confidence: float,
+    metrics: Mapping[str, float],
+    gains: Mapping[str, Sequence[float]],
+) -> GateResult:
+    if gate.metric not in gains:
+        raise GateMetricError(
+            f"the gate on {gate.metric!r} asks for confidence, but the evaluation drew no samples for it, "
+            f"only for: {', '.join(sorted(gains)) or 'nothing'}; give the evaluation bootstrap_draws=1000"
+        )
+    least, wanted = (
+        bound(gains[gate.metric], confidence, larger_is_better=bool(gate.larger_is_better)),
+        float(gate.gain_over_baseline or 0.0),
+    )
+    passed = least >= wanted or math.isclose(least, wanted, rel_tol=1e-9, abs_tol=1e-12)
+    reason = (
+        f"{gate.metric} gains at least {_number(least)} with {confidence:.4g} confidence, "
+        f"{'which is' if passed else 'below'} {'at least ' if passed else ''}{_number(wanted)}"
+    )
+    return GateResult(gate.metric, "confidence", passed, float(metrics[gate.metric]), None, reason)
 
 
 def _judge(

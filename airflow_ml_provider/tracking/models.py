@@ -34,6 +34,7 @@ class ModelRef:
     :param tracking_uri: The server that holds it, without credentials.
     :param mlflow_conn_id: The Airflow connection that leads there with credentials.
     :param effective_at: The data time that the model speaks for, ISO 8601.
+    :param data_until: The end of the data that it learned from, ISO 8601, where the training says so.
     """
 
     model_uri: str
@@ -48,6 +49,7 @@ class ModelRef:
     tracking_uri: str | None = None
     mlflow_conn_id: str | None = None
     effective_at: str | None = None
+    data_until: str | None = None
 
     def __repr__(self) -> str:
         shown = [repr(self.model_uri)]

@@ -21,6 +21,8 @@ from airflow_ml_provider.tracking.session import session
 #: Tag of a version that says which LoggedModel it is; by it a retry finds the version of the try before.
 MODEL_ID_TAG = "airflow.model_id"
 EFFECTIVE_AT_TAG = "airflow.effective_at"
+#: Tag of a version that says where the data that it learned from end.
+DATA_UNTIL_TAG = "airflow.data_until"
 RECORDED_AT_TAG = "airflow.recorded_at"
 # MLflow's own tag of a LoggedModel: the versions that its page shows.
 _MODEL_VERSIONS_TAG = "mlflow.modelVersions"
@@ -52,6 +54,8 @@ def register_version(
     tags = {key: str(value) for key, value in (tags or {}).items()}
     if ref.effective_at is not None:
         tags.setdefault(EFFECTIVE_AT_TAG, ref.effective_at)
+    if ref.data_until is not None:
+        tags.setdefault(DATA_UNTIL_TAG, ref.data_until)
     marker = ref.model_id or ref.model_uri
     found = _version_of(client, registered_model_name, marker)
     if found is not None:
@@ -186,6 +190,7 @@ def _from_version(client: Any, ref: ModelRef, version: Any) -> ModelRef:
         model_id=model_id,
         tracking_uri=ref.tracking_uri or client.tracking_uri,
         effective_at=version.tags.get(EFFECTIVE_AT_TAG) or ref.effective_at,
+        data_until=version.tags.get(DATA_UNTIL_TAG) or ref.data_until,
     )
     if model_id is None:
         return resolved

@@ -20,6 +20,7 @@ from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
 from airflow_ml_provider.assets.assets import ModelAsset
 from airflow_ml_provider.exceptions import (
     AliasMovedError,
+    LeakageError,
     ModelInputError,
     ModelNotFoundError,
     StaleEvaluationError,
@@ -742,6 +743,113 @@ def test_an_alias_is_followed_to_what_it_was_in_data_time(
     assert states(run) == {"judge": "failed"}
     assert isinstance(failures[-1], ModelNotFoundError)
     assert "pointed at no version as of 2013-01-31" in str(failures[-1])
+
+
+def test_a_version_that_knows_the_data_fails_unless_allowed_by_name_or_declared(
+    champion_dag, name, failures, run_dag, xcom_table, client
+):
+    """Of three monthly champions the last two learned from March or later."""
+    for month in (FEBRUARY, MARCH, APRIL):
+        run_dag(champion_dag, logical_date=month)
+    with DAG(
+        f"{name}_days", schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+        start_date=FEBRUARY, catchup=False, default_args=champion_dag.default_args,
+    ) as days:  # fmt: skip
+
+        @task
+        def rows() -> Annotated[pd.DataFrame, Artifact("flights/day")]:
+            return make_flights(60, seed=3)
+
+        common = {"data": rows(), "target": "late", "plots": False}
+        champion = f"models:/{name}@champion"
+        EvaluateModelOperator(task_id="careless", model=champion, **common)
+        EvaluateModelOperator(task_id="allowed", model=champion, allow_leakage=[name], **common)
+        EvaluateModelOperator(task_id="then", model=champion, as_of="{{ data_interval_end }}", **common)
+
+        @task.evaluate(
+            model=champion, target="late", clock="wall", as_of="{{ data_interval_end }}", plots=False
+        )
+        def was_serving():
+            return make_flights(60, seed=3)
+
+        was_serving()
+
+    run = run_dag(days, logical_date=datetime(2013, 3, 15, tzinfo=UTC))
+    assert states(run) == {
+        "rows": "success", "careless": "failed", "allowed": "success", "then": "success",
+        "was_serving": "failed",
+    }  # fmt: skip
+    (leak,) = [error for error in failures if isinstance(error, LeakageError)]
+    assert "version 3" in str(leak)
+    assert f"allow_leakage=['{name}']" in str(leak)
+    allowed = xcom_table(run, "allowed")
+    assert (allowed["version"], len(allowed["leakage"])) == ("3", 1)
+    then = xcom_table(run, "then")
+    assert (then["version"], then["leakage"], then["as_of"]) == ("2", [], "2013-03-15T00:00:00+00:00")
+    # In 2013 by the wall clock, nothing was serving yet: these champions were made today.
+    (missing,) = [error for error in failures if isinstance(error, ModelNotFoundError)]
+    assert "as of 2013-03-15T00:00:00+00:00 in wall time" in str(missing)
+
+    client.set_model_version_tag(name, "3", "airflow.data_until", "2013-02-01T00:00:00+00:00")
+    run = run_dag(days, logical_date=datetime(2013, 3, 16, tzinfo=UTC))
+    assert states(run)["careless"] == "success"
+    assert xcom_table(run, "careless")["version"] == "3"
+
+
+def test_rows_that_speak_for_a_later_time_fail_unless_allowed(
+    champion_dag, name, failures, run_dag, xcom_table
+):
+    run_dag(champion_dag, logical_date=FEBRUARY)
+    later = ArtifactStoreHook().store.save(make_flights(60, seed=3), f"{name}/rows", effective_at=APRIL)
+    with DAG(f"{name}_days", schedule=MONTHLY, start_date=FEBRUARY, catchup=False,
+             default_args=champion_dag.default_args) as days:  # fmt: skip
+
+        @task.evaluate(model=f"models:/{name}@champion", target="late", plots=False)
+        def judge():
+            return later
+
+        @task.evaluate(model=f"models:/{name}@champion", target="late", plots=False,
+                       allow_leakage=[f"{name}/rows"])  # fmt: skip
+        def allowed():
+            return later
+
+        judge(), allowed()
+
+    run = run_dag(days, logical_date=MARCH)
+    assert states(run) == {"judge": "failed", "allowed": "success"}
+    assert isinstance(failures[0], LeakageError)
+    assert f"the artifact '{name}/rows' speaks for 2013-04-01" in str(failures[0])
+
+
+def test_a_training_that_says_where_its_data_end_is_remembered_by_its_version(
+    champion_dag, name, run_dag, xcom_table, client
+):
+    champion_dag.get_task("fit").data_until = "{{ data_interval_start }}"
+    run = run_dag(champion_dag, logical_date=MARCH)
+    start = run.data_interval_start.isoformat()
+    assert model_in(xcom_table, run, "fit").data_until == start
+    assert client.get_model_version(name, "1").tags["airflow.data_until"] == start
+
+
+def test_in_a_backfill_aliases_are_followed_as_of_the_data_time(
+    champion_dag, name, run_dag, xcom_table, monkeypatch
+):
+    for month in (FEBRUARY, MARCH, APRIL):
+        run_dag(champion_dag, logical_date=month)
+    with DAG(
+        f"{name}_days", schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+        start_date=FEBRUARY, catchup=False, default_args=champion_dag.default_args,
+    ) as days:  # fmt: skip
+
+        @task.evaluate(model=f"models:/{name}@champion", target="late", plots=False)
+        def judge():
+            return make_flights(60, seed=3)
+
+        judge()
+
+    _as_run_type(monkeypatch, "backfill")
+    run = run_dag(days, logical_date=datetime(2013, 3, 15, tzinfo=UTC))
+    assert xcom_table(run, "judge")["version"] == "2"
 
 
 def test_a_missing_model_fails_the_evaluation_and_says_what_there_is(dag, run_dag, failures):

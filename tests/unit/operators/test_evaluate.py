@@ -39,6 +39,12 @@ def test_without_a_slice_each_task_instance_has_its_own_evaluation():
         ({"target": ""}, "target must name"),
         ({"evaluator_config": "fast"}, "evaluator_config must be a dict"),
         ({"targets": "x"}, "targets"),
+        ({"clock": "moon", "as_of": "2013-05-14"}, "clock must be 'data' or 'wall', got 'moon'"),
+        ({"clock": "wall"}, "give as_of"),
+        ({"slices": "origin"}, "slices must be a list of columns"),
+        ({"bootstrap_draws": -1}, "bootstrap_draws must be a number"),
+        ({"allow_leakage": True}, "allow_leakage must be a list of names"),
+        ({"allow_leakage": "flight_delay"}, "allow_leakage must be a list of names"),
     ],
 )
 def test_wrong_options_are_refused_when_the_dag_is_parsed(options, error):

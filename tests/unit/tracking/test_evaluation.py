@@ -69,6 +69,30 @@ def test_a_model_and_its_baseline_are_judged_on_the_same_rows(client, opened, mo
     assert not any(path.startswith("baseline") for path in paths)
 
 
+def test_slices_and_confidence_are_measured_on_the_same_rows(client, opened, models):
+    data = frame().assign(origin=["EWR", "JFK", None] * 100)
+    options = {"slices": ["origin"], "bootstrap_draws": 200, "plots": False}
+    with opened() as run:
+        result = evaluate_model(models[0], data, "late", run=run, baseline_uri=models[1], **options)
+    part = data[data.origin == "EWR"]
+    probability = models[0].load().predict_proba(part[FEATURES])[:, 1]
+    found = result["slices"]["origin"]["EWR"]
+    assert found["rows"] == 100
+    assert found["metrics"]["roc_auc"] == pytest.approx(roc_auc_score(part.late, probability))
+    assert set(found["baseline_metrics"]) == {"accuracy_score", "log_loss", "roc_auc"}
+    gain = result["metrics"]["roc_auc"] - result["baseline_metrics"]["roc_auc"]
+    assert result["gains"]["roc_auc"][0] < gain < result["gains"]["roc_auc"][-1]
+    json.dumps(result, allow_nan=False)
+    assert "slices_and_gains.json" in {item.path for item in client.list_artifacts(run.run_id)}
+    with (
+        opened("other") as run,
+        pytest.raises(ModelInputError, match=r"no columns \['carrier'\] to slice by"),
+    ):
+        evaluate_model(models[0], data, "late", run=run, slices=["carrier"], plots=False)
+    with opened("more") as run, pytest.raises(ModelInputError, match="300 values in the column 'id'"):
+        evaluate_model(models[0], data, "late", run=run, slices=["id"], plots=False)
+
+
 def test_judging_again_updates_the_run(client, opened, models):
     for try_number, rows in ((1, 300), (2, 200)):
         with opened(try_number=try_number) as run:

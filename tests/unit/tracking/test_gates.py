@@ -166,3 +166,98 @@ def test_a_gate_survives_copies():
     gate = MetricGate("roc_auc", at_least=0.6, gain_over_baseline=0.0)
     assert copy.deepcopy(gate) == gate == pickle.loads(pickle.dumps(gate))  # noqa: S301
     assert "roc_auc" in repr(gate)
+
+
+SLICES = {
+    "origin": {
+        "EWR": {"rows": 500, "metrics": {"roc_auc": 0.7}, "baseline_metrics": {"roc_auc": 0.65}},
+        "JFK": {"rows": 400, "metrics": {"roc_auc": 0.55}, "baseline_metrics": {"roc_auc": 0.6}},
+        "LGA": {"rows": 12, "metrics": {"roc_auc": 0.1}, "baseline_metrics": {"roc_auc": 0.9}},
+        "nan": {"rows": 300, "metrics": {}, "baseline_metrics": {}},
+    }
+}
+WHOLE = {"roc_auc": 0.68}, {"roc_auc": 0.64}
+
+
+@pytest.mark.parametrize(
+    ("gate", "promoted", "reason"),
+    [
+        (
+            {"at_least": 0.5, "min_rows": 100},
+            True,
+            "origin=LGA: has 12 rows, fewer than 100, and is not judged",
+        ),
+        ({"at_least": 0.5, "min_rows": 100}, True, "origin=nan: has 300 rows that leave roc_auc undefined"),
+        ({"at_least": 0.6, "min_rows": 100}, False, "origin=JFK: roc_auc 0.55 is below 0.6"),
+        ({"at_least": 0.5}, False, "origin=LGA: roc_auc 0.1 is below 0.5"),
+        ({"gain_over_baseline": 0.0, "min_rows": 450}, True, "origin=EWR: roc_auc 0.7 exceeds"),
+        ({"gain_over_baseline": 0.0, "min_rows": 100}, False, "origin=JFK: roc_auc 0.55 does not exceed"),
+        ({"at_least": 0.0, "min_rows": 9999}, False, "no slice by origin has 9999 rows and a roc_auc"),
+    ],
+)
+def test_a_gate_by_slice_must_open_in_every_slice_that_is_large_enough(gate, promoted, reason):
+    decision = decide([MetricGate("roc_auc", by="origin", **gate)], *WHOLE, slices=SLICES)
+    assert decision.promoted is promoted
+    assert any(reason in said for said in decision.reasons), decision.reasons
+
+
+def test_the_first_champion_has_no_slices_to_compare_with():
+    alone = {"origin": {"EWR": {"rows": 9, "metrics": {"roc_auc": 0.7}, "baseline_metrics": None}}}
+    gate = MetricGate("roc_auc", gain_over_baseline=0.0, by="origin")
+    assert decide([gate], {"roc_auc": 0.7}, None, bootstrap=True, slices=alone).promoted
+    with pytest.raises(NoBaselineError):
+        decide([gate], {"roc_auc": 0.7}, None, slices=alone)
+
+
+@pytest.mark.parametrize(
+    ("metric", "quantiles", "margin", "confidence", "promoted"),
+    [
+        pytest.param("roc_auc", (-0.01, 0.09), 0.0, 0.95, False, id="the gain may be below zero"),
+        pytest.param("roc_auc", (-0.01, 0.09), 0.0, 0.8, True, id="less confidence is asked"),
+        pytest.param("roc_auc", (0.02, 0.09), 0.02, 0.99, True, id="surely above the margin"),
+        pytest.param(
+            "log_loss", (-0.09, 0.01), 0.0, 0.95, False, id="smaller is better, and it may be larger"
+        ),
+        pytest.param("log_loss", (-0.09, -0.01), 0.0, 0.95, True, id="surely smaller"),
+    ],
+)
+def test_a_gain_must_be_as_sure_as_asked(metric, quantiles, margin, confidence, promoted):
+    low, high = quantiles
+    gains = {metric: [low + (high - low) * step / 200 for step in range(201)]}
+    gate = MetricGate(metric, gain_over_baseline=margin, confidence=confidence)
+    measured = {"roc_auc": 0.7, "log_loss": 0.4}, {"roc_auc": 0.66, "log_loss": 0.44}
+    decision = decide([gate], *measured, gains=gains)
+    assert decision.promoted is promoted
+    assert f"with {confidence} confidence" in decision.reasons[-1]
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (
+            {"at_least": 0.5, "by": "carrier"},
+            r"slices by 'carrier', .* by: origin; give .*slices=\['carrier'\]",
+        ),
+        ({"gain_over_baseline": 0.0, "confidence": 0.9}, r"only for: log_loss; give .* bootstrap_draws=1000"),
+    ],
+)
+def test_what_the_evaluation_did_not_look_at_cannot_be_judged(gate, message):
+    with pytest.raises(GateMetricError, match=message):
+        decide([MetricGate("roc_auc", **gate)], *WHOLE, slices=SLICES, gains={"log_loss": [0.0] * 201})
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ({"at_least": 0.5, "min_rows": 10}, "give by="),
+        ({"at_least": 0.5, "by": "x", "min_rows": 0}, "rows from 1, got 0"),
+        ({"at_least": 0.5, "by": ""}, "must name a column"),
+        ({"at_least": 0.5, "confidence": 0.9}, "about gain_over_baseline"),
+        ({"gain_over_baseline": 0.0, "confidence": 0.9, "by": "x"}, "gate of their own"),
+        ({"gain_over_baseline": 0.0, "confidence": 95}, "from 0.5 to below 1, got 95"),
+        ({"gain_over_baseline": 0.0, "confidence": "high"}, "must be a number"),
+    ],
+)
+def test_wrong_slices_and_confidence_are_refused(gate, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        MetricGate("roc_auc", **gate)

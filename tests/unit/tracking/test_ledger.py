@@ -74,6 +74,13 @@ def test_the_champion_of_a_day_is_found_in_data_time(ledger):
     assert ledger.as_of("flight_delay", "champion", day(12)).version == "4"
 
 
+def test_times_may_be_of_the_class_that_airflow_uses(ledger):
+    pendulum = pytest.importorskip("pendulum")
+    ledger.record(move("1", pendulum.datetime(2013, 2, 1)))
+    assert ledger.as_of("flight_delay", "champion", pendulum.datetime(2013, 2, 1)).version == "1"
+    assert ledger.as_of("flight_delay", "champion", pendulum.datetime(2013, 1, 31)) is None
+
+
 def test_the_same_question_in_wall_time_has_its_own_answer(ledger):
     ledger.record(move("1", day(4), TODAY))
     ledger.record(move("2", day(2), TODAY + timedelta(hours=1)))
