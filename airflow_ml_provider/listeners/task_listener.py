@@ -36,7 +36,9 @@ def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
 
 @hookimpl
 def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:
-    """Record what a successful attempt read and wrote."""
+    """Record what a successful attempt read and wrote, and clear its checkpoints."""
+    if _in_task_process(task_instance):
+        _clear_checkpoints(task_instance)
     _record(task_instance, "success")
 
 
@@ -50,6 +52,18 @@ def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any)
 def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:
     """Record what a skipped attempt read before it skipped."""
     _record(task_instance, "skipped")
+
+
+def _clear_checkpoints(task_instance: Any) -> None:
+    from airflow_ml_provider.xcom import state
+
+    for checkpoint in state.checkpoints_of(task_instance):
+        try:
+            checkpoint.succeeded()
+        except Exception:
+            log.exception(
+                "clearing the checkpoints of %s failed; `airflow ml gc` removes them", task_instance
+            )
 
 
 def _record(task_instance: Any, outcome: str, error: Any = None) -> None:

@@ -43,6 +43,10 @@ class TaskState:
     ti_id: str | None = None
     outputs: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
     """Parts of a return value that Airflow pushed already, by their ``id()``: the part and its JSON."""
+    on_return: Callable[[Any, Any], None] | None = field(default=None, repr=False)
+    """Gets the return value and its JSON, once all of it is stored."""
+    checkpoints: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Those the attempt asked for, by key; each is told of the task's success."""
 
     @property
     def key(self) -> Key:
@@ -100,6 +104,12 @@ def find(
         return next((state for state in _states.values() if state.ti_id == str(ti_id)), None)
     key = (dag_id or "", run_id or "", task_id or "", -1 if map_index is None else map_index)
     return _states.get(key)
+
+
+def checkpoints_of(ti: Any) -> list[Any]:
+    """Return the checkpoints that a task instance asked for."""
+    state = _states.get(key_of(ti))
+    return [] if state is None else list(state.checkpoints.values())
 
 
 def end(ti: Any) -> TaskState | None:
