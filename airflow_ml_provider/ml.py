@@ -7,12 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_ml_provider.decorators.cached import cached
     from airflow_ml_provider.decorators.checkpoint import checkpoint
     from airflow_ml_provider.decorators.retries import retry_policy
 
-__all__ = ["checkpoint", "retry_policy"]
+__all__ = ["cached", "checkpoint", "retry_policy"]
 
 _HOMES = {
+    "cached": "airflow_ml_provider.decorators.cached",
     "checkpoint": "airflow_ml_provider.decorators.checkpoint",
     "retry_policy": "airflow_ml_provider.decorators.retries",
 }

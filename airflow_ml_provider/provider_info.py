@@ -72,6 +72,7 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [
             "airflow_ml_provider.links.mlflow.MlflowRunLink",
             "airflow_ml_provider.links.mlflow.MlflowModelLink",
+            "airflow_ml_provider.links.cache.ReusedFromLink",
         ],
         "task-decorators": [
             {"name": "train", "class-name": "airflow_ml_provider.decorators.train.train_task"},
@@ -146,6 +147,11 @@ def _mlflow_connection() -> dict[str, Any]:
                 "label": "CA bundle",
                 "description": "Path, on the workers, of the certificates that sign the server's own.",
                 "schema": {"type": ["string", "null"]},
+            },
+            "webhook_secret": {
+                "label": "Webhook secret",
+                "description": "Secret of MLflow's webhooks to this Airflow; empty: they are refused.",
+                "schema": {"type": ["string", "null"], "format": "password"},
             },
             "insecure_tls": {
                 "label": "Skip TLS verification",

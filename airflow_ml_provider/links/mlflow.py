@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class _KeptLink(BaseOperatorLink):
+class KeptLink(BaseOperatorLink):
     """A link whose URL is known when the task has run some way; it is kept on the operator until the end."""
 
     def publish(self, operator: Any, context: Context, url: str | None) -> None:
@@ -43,7 +43,7 @@ class _KeptLink(BaseOperatorLink):
         return url
 
 
-class MlflowRunLink(_KeptLink):
+class MlflowRunLink(KeptLink):
     """
     Leads to the MLflow run of a task.
 
@@ -53,7 +53,7 @@ class MlflowRunLink(_KeptLink):
     name = "MLflow run"
 
 
-class MlflowModelLink(_KeptLink):
+class MlflowModelLink(KeptLink):
     """
     Leads to the registered model, or to the version of it, that a task made, moved or used.
 

@@ -18,6 +18,7 @@ from airflow_ml_provider.exceptions import UnsupportedTypeError
 from airflow_ml_provider.settings import load_settings
 from airflow_ml_provider.xcom import reading
 from airflow_ml_provider.xcom import state as states
+from airflow_ml_provider.xcom.kept import Kept
 from airflow_ml_provider.xcom.loading import load_refs
 
 if TYPE_CHECKING:
@@ -50,8 +51,26 @@ def store(
     kind = type(value)
     if value is None or kind is bool:
         return value
+    if isinstance(value, Kept):
+        return value.tree
     key = key or RETURN_KEY
     task = states.find(dag_id, run_id, task_id, map_index, ti_id)
+    tree = _stored(value, task, dag_id, run_id, task_id, map_index, key)
+    if task is not None and key == RETURN_KEY and task.on_return is not None:
+        task.on_return(value, tree)
+    return tree
+
+
+def _stored(
+    value: Any,
+    task: TaskState | None,
+    dag_id: str | None,
+    run_id: str | None,
+    task_id: str | None,
+    map_index: int | None,
+    key: str,
+) -> Any:
+    kind = type(value)
     own = task.artifact if task is not None and key == RETURN_KEY else None
     if (
         kind in (dict, list, str, int, float)
@@ -223,8 +242,13 @@ def _as_pushed(value: Any, task: TaskState | None) -> Any:
 
 
 def _note_write(task: TaskState, ref: ArtifactRef) -> None:
-    """Remember a written version, and tell the asset events of its outlet which version it is."""
+    """Remember a written version."""
     task.writes[ref.version_id] = ref
+    note_outlet(task, ref)
+
+
+def note_outlet(task: TaskState, ref: ArtifactRef) -> None:
+    """Tell the asset events of an artifact's outlet which version it is."""
     events = task.context.get("outlet_events")
     asset = states.outlet_assets(task.context.get("task")).get(ref.name)
     if events is None or asset is None:

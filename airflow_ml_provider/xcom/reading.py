@@ -61,12 +61,12 @@ def of(task: TaskState) -> Reading:
     if getattr(operator, "ml_lazy_artifacts", False) or getattr(
         getattr(operator, "operator_class", None), "ml_lazy_artifacts", False
     ):
-        # What the user's own code pulls is a value in such a task too.
-        return Reading(one_element, refs=bool(found))
-    function = _function_of(operator) if found else None
+        # What the user's own code pulls is a value in such a task too, and so is what .map() is called with.
+        return Reading(one_element, refs=bool(found) and not any(_maps(resolved) for resolved in found))
+    function = function_of(operator) if found else None
     refs = parameters_that_take_refs(function) if function is not None else frozenset()
     # A function given to .map() gets the value.
-    if not refs or any(hasattr(resolved, "callables") for resolved in found):
+    if not refs or any(_maps(resolved) for resolved in found):
         return Reading(one_element)
     outermost = found[-1]
     if _expands(outermost):
@@ -80,6 +80,10 @@ def of(task: TaskState) -> Reading:
 
 def _expands(resolved: Any) -> bool:
     return hasattr(resolved, "EXPAND_INPUT_TYPE")
+
+
+def _maps(resolved: Any) -> bool:
+    return hasattr(resolved, "callables")
 
 
 def _is_lazy_sequence(resolved: Any) -> bool:
@@ -108,7 +112,7 @@ def _resolving() -> list[Any]:
     return found
 
 
-def _function_of(operator: Any) -> Callable[..., Any] | None:
+def function_of(operator: Any) -> Callable[..., Any] | None:
     """Return the function that a task calls in its own process; what runs elsewhere cannot use references."""
     module = sys.modules.get("airflow.providers.standard.operators.python")
     if module is None:

@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a function does, as far as the project's own code decides it.
+
+Starting from a function, everything of the project that it names is followed: functions, classes, constants,
+what its closure and defaults hold, and modules that it imports while it runs. Each piece is hashed by its
+syntax tree, so comments, docstrings and formatting do not count. Libraries are not followed; their versions
+are parts of the environment.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections
+import copy
+import dis
+import functools
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import site
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airflow_ml_provider.caching.values import describe, digest, name_of
+from airflow_ml_provider.exceptions import UncacheableError
+
+_OWN = __name__.partition(".")[0]
+_MISSING = object()
+_CONTAINERS = (list, dict, set, collections.deque)
+_BUILT_IN = types.BuiltinFunctionType
+
+
+@dataclass
+class Code:
+    """
+    The code behind a function.
+
+    :param parts: Digests by name: ``function flights.features.build_features``, ``constant ...``.
+    :param unknown: What the function depends on and no digest covers, each with the reason.
+    """
+
+    parts: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+def code_of(code: Any, *, packages: Iterable[str] = (), task: bool = True) -> Code:
+    """
+    Follow a function or class through the project's code.
+
+    :param packages: Installed packages that count as the project's own.
+    :param task: It is a task's function, which counts wherever it comes from, without its decorators.
+    """
+    walk = _Walk(tuple(packages))
+    walk.add(code, root=task)
+    return walk.finish()
+
+
+def is_project(module: str, packages: tuple[str, ...] = ()) -> bool:
+    """Tell whether a module is the project's own: not Python's, not installed, unless it is named."""
+    top = module.partition(".")[0]
+    if top == "__main__":
+        return True
+    if any(module == name or module.startswith(f"{name}.") for name in packages):
+        return True
+    if top in (_OWN, "airflow") or top in sys.stdlib_module_names:
+        return False
+    path = _path_of(module)
+    if path is None:
+        return False
+    return not any(path.is_relative_to(place) for place in _library_places())
+
+
+def _path_of(module: str) -> Path | None:
+    loaded = sys.modules.get(module)
+    found = getattr(loaded, "__file__", None)
+    if loaded is None:
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError, AttributeError):
+            return None
+        found = spec.origin if spec is not None and spec.has_location else None
+    return Path(found).resolve() if found else None
+
+
+@functools.cache
+def _library_places() -> tuple[Path, ...]:
+    places = {Path(path) for path in sysconfig.get_paths().values()}
+    places.update(Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()))
+    # ``data`` and ``scripts`` are the whole environment, in which a project may lie.
+    outside = {Path(sysconfig.get_path(name)) for name in ("data", "scripts")}
+    return tuple(path.resolve() for path in places - outside)
+
+
+class _Walk:
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        self._packages = packages
+        self._seen: dict[int, str] = {}
+        self._keep: list[Any] = []
+        self._code = Code()
+        self._pending: list[Callable[[], None]] = []
+
+    def finish(self) -> Code:
+        while self._pending:
+            self._pending.pop()()
+        self._code.unknown = sorted(set(self._code.unknown))
+        return self._code
+
+    # -- functions and classes
+
+    def add(self, thing: Any, root: bool = False) -> str:
+        """Note a function, class or module once; return the name of the part."""
+        thing = _bare(thing)
+        if id(thing) in self._seen:
+            return self._seen[id(thing)]
+        name = name_of(thing)
+        self._seen[id(thing)] = name
+        self._keep.append(thing)  # an id names it only as long as it lives
+        if not (root or self._is_ours(getattr(thing, "__module__", None))):
+            return name
+        if isinstance(thing, types.FunctionType):
+            self._pending.append(lambda: self._function(thing, name, root))
+        elif isinstance(thing, type):
+            self._pending.append(lambda: self._class(thing, name))
+        elif isinstance(thing, functools.partial) or (root and not isinstance(thing, _BUILT_IN)):
+            self._pending.append(lambda: self._value(name, thing))
+        else:
+            self._code.unknown.append(f"{name}, which has no Python source")
+        return name
+
+    def _is_ours(self, module: str | None) -> bool:
+        # What was made without a module is nobody else's.
+        return not module or module not in sys.modules or is_project(module, self._packages)
+
+    def _part(self, kind: str, name: str, value: str) -> None:
+        label, number = f"{kind} {name}", 1
+        while self._code.parts.get(label, value) != value:
+            number += 1
+            label = f"{kind} {name} #{number}"
+        self._code.parts[label] = value
+
+    def _function(self, function: types.FunctionType, name: str, root: bool) -> None:
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            self.add(wrapped, root)
+        scope = function.__globals__
+        names = _cells(function)
+        closure = set(names)
+        if not self._is_ours(scope.get("__name__")):
+            # A wrapper of a library takes the name of what it wraps.
+            self._follow(name, names, closure, None, scope)
+            return
+        tree = _tree(function.__code__)
+        if tree is not None and root:
+            # The task's decorators are the task's options, and wrappers are followed as objects.
+            tree.decorator_list = []
+        self._part("function", name, _bytecode(function.__code__) if tree is None else _dumped(tree))
+        for place, value in enumerate(function.__defaults__ or ()):
+            self._value(f"{name} default {place + 1}", value)
+        for key, value in (function.__kwdefaults__ or {}).items():
+            self._value(f"{name} default {key}", value)
+        used = _globals_of(function.__code__) | (
+            _names_in(tree.decorator_list) if tree is not None else set()
+        )
+        names.update({key: scope[key] for key in used - closure if key in scope})
+        self._follow(name, names, closure, tree, scope)
+
+    def _class(self, cls: type, name: str) -> None:
+        tree = _class_tree(cls)
+        if tree is None:
+            self._code.unknown.append(f"class {name}, whose source cannot be found")
+        else:
+            self._part("class", name, _dumped(tree))
+        module = sys.modules.get(cls.__module__)
+        scope = vars(module) if module is not None else {}
+        for base in cls.__mro__[1:]:
+            if is_project(base.__module__, self._packages):
+                self.add(base)
+        for item in vars(cls).values():
+            for function in _functions_in(item):
+                if function.__module__ != cls.__module__ or not function.__qualname__.startswith(
+                    cls.__qualname__
+                ):
+                    self.add(function)
+                    continue
+                cells = _cells(function)
+                names = {key: scope[key] for key in _globals_of(function.__code__) if key in scope}
+                self._follow(name, {**names, **cells}, set(cells), _tree(function.__code__), scope)
+        if tree is not None:
+            names = {key: scope[key] for key in _names_in([tree], deep=False) if key in scope}
+            self._follow(name, names, set(), tree, scope)
+
+    # -- what they name
+
+    def _follow(
+        self,
+        name: str,
+        names: dict[str, Any],
+        closure: set[str],
+        tree: ast.AST | None,
+        scope: dict[str, Any],
+    ) -> None:
+        chains = _chains(tree) if tree is not None else {}
+        for key, value in sorted(names.items()):
+            label = f"{name} variable {key}" if key in closure else f"{_module_name(scope)}.{key}"
+            if isinstance(value, types.ModuleType):
+                self._module(value, chains.get(key, [()]))
+            else:
+                self._value(label, value, scope if key not in closure else None, key)
+        if tree is not None:
+            for module, attribute in _imports(tree, scope):
+                self._import(module, attribute)
+            if any(part == "get_current_context" for part in _names_in([tree], deep=True)):
+                self._code.unknown.append(f"what {name} asks of get_current_context()")
+
+    def _value(
+        self, label: str, value: Any, scope: dict[str, Any] | None = None, key: str | None = None
+    ) -> None:
+        bare = _bare(value)
+        if isinstance(bare, (types.FunctionType, type)):
+            self.add(bare)
+            return
+        if isinstance(value, (types.BuiltinFunctionType, types.ModuleType)):
+            if isinstance(value, types.ModuleType):
+                self._module(value, [()])
+            return
+        if callable(value) and not isinstance(value, functools.partial):
+            if not is_project(type(value).__module__, self._packages):
+                return  # an object of a library: its version is a part of the environment
+            self.add(type(value))
+        assigned = _assignments(scope, key) if scope is not None and key is not None else []
+        # A container that starts empty is a memo: what is in it depends on what ran before.
+        if not (isinstance(value, _CONTAINERS) and assigned and all(map(_is_empty, assigned))):
+            try:
+                self._part("constant", label, digest(describe(value, self.add)))
+                return
+            except UncacheableError as exc:
+                reason = str(exc)
+        if is_project(type(value).__module__, self._packages):
+            self.add(type(value))
+        if not assigned:
+            self._code.unknown.append(f"{label}: {reason}")
+            return
+        self._part("constant", label, digest([_dumped(node) for node in assigned]))
+        assert scope is not None  # noqa: S101
+        for used in sorted(_names_in(assigned)):
+            found = scope.get(used, _MISSING)
+            if used != key and isinstance(_bare(found), (types.FunctionType, type)):
+                self._value(f"{_module_name(scope)}.{used}", found)
+
+    # -- modules
+
+    def _module(self, module: types.ModuleType, chains: Iterable[tuple[str, ...]]) -> None:
+        if not is_project(module.__name__, self._packages):
+            return
+        if _is_compiled(module):
+            self._file(module)
+            return
+        for chain in chains:
+            if not chain:
+                self._whole(module)
+                continue
+            found = getattr(module, chain[0], _MISSING)
+            if found is _MISSING:
+                self._whole(module)
+            elif isinstance(found, types.ModuleType):
+                self._module(found, [chain[1:]])
+            else:
+                self._value(f"{_module_name(vars(module))}.{chain[0]}", found, vars(module), chain[0])
+
+    def _import(self, module: str, attribute: str | None) -> None:
+        if not is_project(module, self._packages):
+            return
+        try:
+            loaded = importlib.import_module(module)
+        except Exception as exc:  # noqa: BLE001 - the module's own code may raise anything
+            self._code.unknown.append(f"module {module}, which cannot be imported here: {exc}")
+            return
+        if attribute is None or attribute == "*":
+            self._module(loaded, [()])
+            return
+        if not hasattr(loaded, attribute):
+            try:
+                self._module(importlib.import_module(f"{module}.{attribute}"), [()])
+            except ImportError as exc:
+                self._code.unknown.append(f"{module}.{attribute}, which cannot be imported here: {exc}")
+            return
+        self._module(loaded, [(attribute,)])
+
+    def _whole(self, module: types.ModuleType) -> None:
+        """Take all of a module where it does not show which part of it is used."""
+        name = _module_name(vars(module))
+        if id(module) in self._seen:
+            return
+        self._seen[id(module)] = name
+        tree = _module_tree(module.__file__)
+        if tree is None:
+            self._code.unknown.append(f"module {name}, whose source cannot be found")
+            return
+        self._part("module", name, _dumped(tree))
+        for value in list(vars(module).values()):
+            bare = _bare(value)
+            if isinstance(bare, (types.FunctionType, type)) and is_project(bare.__module__, self._packages):
+                self.add(bare)
+
+    def _file(self, module: types.ModuleType) -> None:
+        path = Path(str(module.__file__))
+        self._part("file", _module_name(vars(module)), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _bare(thing: Any) -> Any:
+    """Take off what Airflow and Python put around a function; wrappers of the user stay."""
+    for _ in range(20):
+        if isinstance(thing, (types.MethodType, staticmethod, classmethod)):
+            thing = thing.__func__
+        elif getattr(type(thing), "_airflow_is_task_decorator", False):
+            thing = thing.function
+        elif type(thing) is functools._lru_cache_wrapper or isinstance(thing, functools.cached_property):
+            thing = getattr(thing, "__wrapped__", None) or thing.func  # type: ignore[union-attr]
+        else:
+            break
+    return thing
+
+
+def _cells(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function's closure holds by now."""
+    found: dict[str, Any] = {}
+    for key, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            found[key] = cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    found.pop("__class__", None)
+    return found
+
+
+def _functions_in(item: Any) -> Iterator[types.FunctionType]:
+    found: Iterable[Any] = (item.fget, item.fset, item.fdel) if isinstance(item, property) else (item,)
+    for each in found:
+        bare = _bare(each)
+        if isinstance(bare, types.FunctionType):
+            yield bare
+
+
+def _module_name(scope: dict[str, Any]) -> str:
+    holder = types.SimpleNamespace(__module__=scope.get("__name__", ""), __qualname__="")
+    return name_of(holder).rstrip(".")
+
+
+def _is_compiled(module: types.ModuleType) -> bool:
+    return not str(getattr(module, "__file__", None) or ".py").endswith((".py", ".pyc"))
+
+
+# -- syntax trees
+
+
+def _tree(code: types.CodeType) -> Any:
+    """Return the syntax tree of a ``def``; None for a lambda or where there is no source."""
+    if code.co_name == "<lambda>":
+        return None  # a line may hold several
+    for node in ast.walk(_module_tree(code.co_filename) or ast.Module([], [])):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == code.co_name:
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            if first == code.co_firstlineno:
+                return copy.copy(node)
+    return None
+
+
+def _class_tree(cls: type) -> Any:
+    module = sys.modules.get(cls.__module__)
+    whole = _module_tree(getattr(module, "__file__", None))
+    if whole is None:
+        return None
+    names = [part for part in cls.__qualname__.split(".") if part != "<locals>"]
+    level: Any = whole
+    for name in names:
+        level = next(
+            (
+                node
+                for node in ast.walk(level)
+                if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+                and node.name == name
+                and node is not level
+            ),
+            None,
+        )
+        if level is None:
+            return None
+    return level if isinstance(level, ast.ClassDef) else None
+
+
+def _module_tree(path: str | None) -> ast.Module | None:
+    if not path:
+        return None
+    linecache.checkcache(path)
+    return _parsed("".join(linecache.getlines(path)))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        return ast.parse(text) if text else None
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _dumped(tree: ast.AST) -> str:
+    """Hash a syntax tree without its docstrings."""
+    tree = copy.deepcopy(tree)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module))
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+            and isinstance(body[0].value.value, str)
+        ):
+            node.body = body[1:]
+    return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _bytecode(code: types.CodeType) -> str:
+    """Hash what the interpreter runs: for lambdas, and functions without source."""
+    constants = [
+        _bytecode(item) if isinstance(item, types.CodeType) else "..." if item is ... else describe(item)
+        for item in code.co_consts
+    ]
+    names = [list(code.co_names), list(code.co_varnames), list(code.co_freevars), code.co_flags]
+    return digest([code.co_code.hex(), constants, names])
+
+
+def _globals_of(code: types.CodeType) -> set[str]:
+    found = {
+        str(item.argval)
+        for item in dis.get_instructions(code)
+        if item.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+    }
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            found |= _globals_of(item)
+    return found
+
+
+def _names_in(nodes: Iterable[ast.AST], deep: bool = True) -> set[str]:
+    """Return the names that are read; not deep leaves out what functions read when they are called."""
+    found: set[str] = set()
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr) if deep else None
+        if not deep and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            pending.extend(node.decorator_list)
+            pending.extend(item for item in [*node.args.defaults, *node.args.kw_defaults] if item is not None)
+            continue
+        pending.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def _chains(tree: ast.AST) -> dict[str, list[tuple[str, ...]]]:
+    """Map names to the attributes that are read of them: ``a.b.c`` gives ``a``: ``("b", "c")``."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+
+    def visit(node: ast.AST) -> None:
+        attributes: list[str] = []
+        inner: ast.AST = node
+        while isinstance(inner, ast.Attribute):
+            attributes.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name):
+            chain = tuple(reversed(attributes))
+            if chain not in found.setdefault(inner.id, []):
+                found[inner.id].append(chain)
+            return
+        for child in ast.iter_child_nodes(inner if attributes else node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def _imports(tree: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Yield what a function imports while it runs: a module, and the name taken from it."""
+    package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                base = package.split(".")[: len(package.split(".")) - node.level + 1]
+                module = ".".join([*base, *([module] if module else [])])
+            for alias in node.names:
+                yield module, alias.name
+
+
+def _is_empty(statement: Any) -> bool:
+    """Tell whether a statement assigns a container with nothing in it."""
+    value = statement.value
+    if isinstance(value, ast.Call):
+        # defaultdict(list) names a type, and holds nothing
+        return not value.keywords and all(isinstance(item, ast.Name) for item in value.args[:1])
+    return isinstance(value, (ast.List, ast.Dict, ast.Tuple)) and not (
+        value.keys if isinstance(value, ast.Dict) else value.elts
+    )
+
+
+def _assignments(scope: dict[str, Any], name: str) -> list[ast.AST]:
+    """Return the statements of a module's top level that give a name its value."""
+    tree = _module_tree(scope.get("__file__"))
+    found: list[ast.AST] = []
+    for node in tree.body if tree is not None else ():
+        targets: list[ast.AST] = []
+        if isinstance(node, ast.Assign):
+            targets = list(node.targets)
+        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
+            targets = [node.target]
+        if any(isinstance(part, ast.Name) and part.id == name for each in targets for part in ast.walk(each)):
+            found.append(node)
+    return found

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values as canonical JSON: equal text for what is the same to a function, different text for what is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import functools
+import hashlib
+import json
+import math
+import re
+import types
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from airflow_ml_provider.artifacts.refs import ArtifactRef
+from airflow_ml_provider.exceptions import UncacheableError
+
+MAX_DEPTH = 100
+
+CODE = (types.FunctionType, types.MethodType, type)
+
+
+def digest(description: Any) -> str:
+    """Hash canonical JSON: 64 hexadecimal digits of SHA-256."""
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def describe(value: Any, on_code: Callable[[Any], str] | None = None) -> Any:
+    """
+    Return canonical JSON of a value. Of an artifact only its digest counts, and nothing of it is loaded.
+
+    :param on_code: Gets each function and class in the value and names what its code is.
+    :raises UncacheableError: naming the part that has no canonical form.
+    """
+    return _describe(value, on_code or name_of, 0)
+
+
+def name_of(code: Any) -> str:
+    """Name a function or class, the same wherever a DAG bundle is unpacked."""
+    module = getattr(code, "__module__", None) or "builtins"
+    # Airflow calls the module of a DAG file after a hash of the file's path.
+    module = re.sub(r"^unusual_prefix_[0-9a-f]+_", "", module)
+    return f"{module}.{getattr(code, '__qualname__', type(code).__qualname__)}"
+
+
+def _describe(value: Any, on_code: Callable[[Any], str], depth: int) -> Any:  # noqa: PLR0911, PLR0912
+    if depth > MAX_DEPTH:
+        raise UncacheableError(f"values are nested more than {MAX_DEPTH} deep, or contain themselves")
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        return {"int": str(value)}
+    if kind is float:
+        return {"float": "nan" if math.isnan(value) else value.hex()}
+    if isinstance(value, ArtifactRef):
+        return {"artifact": value.digest, "format": value.format, "type": value.type}
+
+    def again(part: Any) -> Any:
+        return _describe(part, on_code, depth + 1)
+
+    if kind in (list, tuple):
+        return {kind.__name__: [again(part) for part in value]}
+    if kind in (set, frozenset):
+        return {kind.__name__: sorted(digest(again(part)) for part in value)}
+    if kind is dict or kind is types.MappingProxyType:
+        return {"dict": sorted([digest(again(key)), again(part)] for key, part in value.items())}
+    if isinstance(value, enum.Enum):
+        return {"enum": on_code(kind), "name": value.name}
+    plain = _plain(value)
+    if plain is not None:
+        return plain
+    if isinstance(value, CODE):
+        bound = getattr(value, "__self__", None)
+        found = {"code": on_code(value)}
+        return found if bound is None or isinstance(bound, type) else {**found, "self": again(bound)}
+    if isinstance(value, types.BuiltinFunctionType):
+        return {"code": name_of(value)}
+    if isinstance(value, types.ModuleType):
+        return {"module": value.__name__}
+    if isinstance(value, functools.partial):
+        return {"partial": [again(value.func), again(value.args), again(value.keywords)]}
+    own = getattr(value, "__cache_key__", None)
+    if callable(own):
+        return {"type": on_code(kind), "key": again(own())}
+    if dataclasses.is_dataclass(value):
+        fields = [(item.name, getattr(value, item.name)) for item in dataclasses.fields(value)]
+        return {"type": on_code(kind), "fields": {name: again(part) for name, part in fields}}
+    if isinstance(value, (tuple, list)):
+        return {"type": on_code(kind), "items": [again(part) for part in tuple(value)]}
+    if isinstance(value, Mapping):
+        return {"type": on_code(kind), "items": again(dict(value))}
+    if callable(dump := getattr(value, "model_dump", None)) and hasattr(kind, "model_fields"):
+        return {"type": on_code(kind), "fields": again(dump())}
+    return _content(value)
+
+
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
+    if isinstance(value, (bytes, bytearray)):
+        return {type(value).__name__: hashlib.sha256(value).hexdigest()}
+    if isinstance(value, dt.datetime):
+        # One moment in two zones is one moment; pendulum's datetimes are datetimes.
+        aware = value.tzinfo is not None
+        when = value.astimezone(dt.UTC) if aware else value
+        return {"datetime": dt.datetime.isoformat(when.replace(tzinfo=None)), "aware": aware}
+    if isinstance(value, (dt.date, dt.time)):
+        return {type(value).__name__: value.isoformat()}
+    if isinstance(value, dt.timedelta):
+        return {"timedelta": [value.days, value.seconds, value.microseconds]}
+    if isinstance(value, dt.tzinfo):
+        return {"zone": str(value)}
+    if isinstance(value, (Decimal, Fraction, UUID, PurePath, complex, range, slice)):
+        return {type(value).__name__: repr(value)}
+    if isinstance(value, re.Pattern):
+        return {"pattern": repr(value.pattern), "flags": value.flags}
+    return None
+
+
+def _content(value: Any) -> Any:
+    """Describe what a codec writes by what it would write; writing is deterministic."""
+    import tempfile
+
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+    from airflow_ml_provider.exceptions import ArtifactError
+
+    name = name_of(type(value))
+    try:
+        with tempfile.TemporaryDirectory(prefix="airflow-ml-key-") as folder:
+            store = ArtifactStore(f"file://{folder}", signing_key=bytes(32), previews=False)
+            ref = store.save(value, "argument")
+    except (ArtifactError, TypeError, ValueError) as exc:
+        raise UncacheableError(f"a {name} has no canonical form: {exc}") from exc
+    return {"artifact": ref.digest, "format": ref.format, "type": ref.type}

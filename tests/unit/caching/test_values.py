@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which values are the same in a key."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import functools
+import uuid
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from airflow_ml_provider.artifacts.store import ArtifactStore
+from airflow_ml_provider.caching.values import describe, digest, name_of
+from airflow_ml_provider.exceptions import UncacheableError
+
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+@dataclass
+class Options:
+    depth: int = 1
+
+
+@dataclass
+class OtherOptions:
+    depth: int = 1
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+VALUES = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    1.0,
+    -0.0,
+    0.0,
+    float("nan"),
+    float("inf"),
+    "1",
+    "",
+    b"1",
+    2**80,
+    Decimal("1.0"),
+    Decimal("1.00"),
+    1j,
+    [],
+    (),
+    {},
+    set(),
+    frozenset(),
+    [1],
+    [[1]],
+    (1,),
+    {1: 2},
+    {"1": 2},
+    {1},
+    "int",
+    {"int": "1"},
+    dt.date(2026, 1, 1),
+    dt.datetime(2026, 1, 1),
+    dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    dt.datetime(2026, 1, 1, tzinfo=NEW_YORK),
+    dt.timedelta(1),
+    dt.time(1),
+    uuid.UUID(int=1),
+    Path("a"),
+    range(3),
+    slice(3),
+    Options(1),
+    Options(2),
+    OtherOptions(1),
+    Colour.RED,
+    Colour.BLUE,
+    Colour,
+    functools.partial(name_of, 1),
+    functools.partial(name_of, 2),
+    name_of,
+    np.array([1]),
+    np.array([1.0]),
+    np.int64(1),
+    pd.DataFrame({"a": [1]}),
+    pd.DataFrame({"b": [1]}),
+]
+
+
+def test_different_values_have_different_texts():
+    found = [digest(describe(value)) for value in VALUES]
+    same = [(VALUES[a], VALUES[b]) for a in range(len(found)) for b in range(a) if found[a] == found[b]]
+    assert same == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param({"a": 1, "b": 2}, {"b": 2, "a": 1}, id="order of a dict"),
+        pytest.param({"x", "y", "z"}, {"z", "y", "x"}, id="order of a set"),
+        pytest.param(
+            dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC),
+            dt.datetime(2026, 1, 1, 7, tzinfo=NEW_YORK),
+            id="one moment in two zones",
+        ),
+        pytest.param(float("nan"), -float("nan"), id="nan"),
+        pytest.param(pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]}), id="frames"),
+    ],
+)
+def test_equal_values_have_one_text(one, other):
+    assert describe(one) == describe(other)
+
+
+def test_of_an_artifact_the_content_counts_and_it_is_not_loaded(tmp_path):
+    store = ArtifactStore(f"file://{tmp_path}", signing_key=bytes(32))
+    ref, again, other = (
+        store.save(text.encode(), name) for text, name in (("a", "x"), ("a", "y"), ("b", "x"))
+    )
+    for blob in tmp_path.glob("blobs/*/*"):
+        blob.unlink()
+    assert describe([ref]) == describe([again])
+    assert describe([ref]) != describe([other])
+    assert describe(replace(ref, format="other-v1")) != describe(ref)
+
+
+@pytest.mark.parametrize("value", [object(), (item for item in ())], ids=["object", "generator"])
+def test_what_has_no_canonical_form_is_refused_by_name(value):
+    with pytest.raises(UncacheableError, match=type(value).__name__):
+        describe([{"a": value}])
+
+
+def test_what_contains_itself_is_refused():
+    ring: list = []
+    ring.append(ring)
+    with pytest.raises(UncacheableError, match="contain themselves"):
+        describe(ring)
+
+
+def test_the_module_of_a_dag_file_has_one_name_wherever_it_lies():
+    def task(): ...
+
+    names = set()
+    for path_hash in ("0" * 40, "f" * 40):
+        task.__module__ = f"unusual_prefix_{path_hash}_my_dag"
+        names.add(name_of(task))
+    assert len(names) == 1
+    assert names.pop().startswith("my_dag.")
