@@ -30,6 +30,7 @@ Every error that a caller can act on.
         ├── StaleEvaluationError (RuntimeError)       the alias moved since the evaluation was made
         ├── ModelInputError (ValueError)              the data lacks columns that the model needs
         ├── ModelWaitError (RuntimeError)             waiting for a model version could not go on
+        ├── WebhookRefusedError (PermissionError)     a webhook that is not MLflow's, or not fresh
         ├── CheckpointLostError (LookupError)         checkpoints were saved and none can be read
         ├── NonFiniteLossError (ArithmeticError)      the loss is NaN or infinite
         └── BadDataError (ValueError)                 the data cannot be learned from, however often one tries
@@ -152,3 +153,7 @@ class BadDataError(TrackingError, ValueError):
 
 class ModelWaitError(TrackingError, RuntimeError):
     """Waiting for a version of a registered model could not go on."""
+
+
+class WebhookRefusedError(TrackingError, PermissionError):
+    """A webhook is not signed by the shared secret, not fresh, or not what MLflow sends."""

@@ -37,7 +37,7 @@ class MlflowHook(BaseHook):
     ``http://mlflow:5000``, ``sqlite:////path/mlflow.db``), login and password are for basic authentication.
     Extra fields: ``token`` (bearer token, in place of login and password), ``registry_uri`` (where models are
     registered, if elsewhere), ``ui_url`` (the address that browsers reach MLflow at, for links),
-    ``ca_bundle`` (path of the certificates that sign the server's) and ``insecure_tls``.
+    ``ca_bundle`` (path of the certificates that sign the server's), ``webhook_secret`` and ``insecure_tls``.
 
     Without such a connection MLflow's own ``MLFLOW_TRACKING_*`` environment variables count, if
     ``MLFLOW_TRACKING_URI`` is set. There is no silent default: MLflow's own is a file in the working folder.

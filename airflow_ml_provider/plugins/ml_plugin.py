@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 from airflow.sdk.plugins_manager import AirflowPlugin
 
 from airflow_ml_provider.listeners import task_listener
+from airflow_ml_provider.plugins.webhooks import URL_PREFIX, LazyApp
 
 
 class MLPlugin(AirflowPlugin):
     """
-    Registers the listener that records what each attempt read and wrote.
+    Registers the listener that records what each attempt read and wrote, and the endpoint for MLflow's
+    webhooks at ``/ml-provider``.
 
     The links of our operators need no entry here: Airflow finds them on the operators.
 
@@ -25,3 +27,6 @@ class MLPlugin(AirflowPlugin):
 
     name = "airflow_ml_provider"
     listeners: ClassVar[list[Any]] = [task_listener]
+    fastapi_apps: ClassVar[list[Any]] = [
+        {"name": "airflow_ml_provider", "app": LazyApp(), "url_prefix": URL_PREFIX}
+    ]

@@ -172,8 +172,8 @@ def test_the_connection_form_shows_our_fields_without_importing_the_hook() -> No
         for widget in manager._connection_form_widgets_from_metadata.values()
         if widget.package_name == "airflow-ml-provider"
     }
-    assert list(widgets) == ["token", "registry_uri", "ui_url", "ca_bundle", "insecure_tls"]
-    assert [name for name, widget in widgets.items() if widget.is_sensitive] == ["token"]
+    assert list(widgets) == ["token", "registry_uri", "ui_url", "ca_bundle", "webhook_secret", "insecure_tls"]
+    assert [name for name, widget in widgets.items() if widget.is_sensitive] == ["token", "webhook_secret"]
     form = next(
         entry
         for entry in manager.iter_connection_type_hook_ui_metadata()

@@ -28,3 +28,9 @@ def test_the_listener_hears_about_task_instances() -> None:
     assert manager.has_listeners
     hooks = manager.hook.on_task_instance_running.get_hookimpls()
     assert task_listener in [implementation.plugin for implementation in hooks]
+
+
+def test_the_endpoint_for_webhooks_is_made_at_its_first_request() -> None:
+    [app] = MLPlugin.fastapi_apps
+    assert app["url_prefix"] == "/ml-provider"
+    assert app["app"]._app is None
