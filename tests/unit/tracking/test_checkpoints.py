@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import math
 import random
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 from sklearn.linear_model import SGDClassifier
 
 from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.collection import Retention, execute, plan
 from airflow_ml_provider.artifacts.objects import ObjectStore
+from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import CheckpointLostError, NonFiniteLossError, UnsupportedTypeError
 from airflow_ml_provider.tracking.checkpoints import Attempt, Checkpoint, FolderValues, Options
@@ -473,3 +476,27 @@ def test_values_in_a_folder_are_replaced_at_once_and_outlive_the_process(tmp_pat
     values.delete("a/b")
     values.delete("a/b")
     assert values.get("a/b") is None
+
+
+def test_garbage_collection_keeps_what_an_open_run_saved_and_takes_what_was_cleared(
+    store: ArtifactStore, values: Values
+) -> None:
+    producer = Producer(TASK[0], TASK[2], TASK[1])
+    checkpoint = attempt(store, values, keep=3)
+    checkpoint._producer = producer
+    for step in range(3):
+        checkpoint.save({"w": np.full(99, step), "step": step}, step=step)
+    policy = Retention(keep_last=1, grace=timedelta(0))
+
+    def open_run(ref: ArtifactRef) -> str | None:
+        return "its run is open" if ref.producer == producer else None
+
+    execute(plan(store.objects, store.signer, policy=policy, protected=open_run))
+    assert len(versions(store)) == 3
+    assert attempt(store, values, 2, keep=3).load()["step"] == 2
+
+    checkpoint.succeeded()
+    found = plan(store.objects, store.signer, policy=Retention(grace=timedelta(0)), protected=open_run)
+    assert {item.kind for item in found.going} == {"blob"}
+    execute(found)
+    assert list(store.objects.list("blobs")) == []
