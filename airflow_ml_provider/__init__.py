@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_ml_provider import ml
     from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
     from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
     from airflow_ml_provider.client import MLClient
@@ -22,6 +23,7 @@ __all__ = [
     "ModelAsset",
     "ModelRef",
     "__version__",
+    "ml",
 ]
 
 __version__ = "0.1.0"
@@ -38,6 +40,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ml":
+        return importlib.import_module(f"{__name__}.ml")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

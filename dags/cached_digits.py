@@ -3,9 +3,9 @@
 ### What was computed before is not computed again
 
 The first run computes everything. In the second one each task finds its result: same code, same arguments,
-same versions of the inputs. Run it with other `components`, or change a function, and only what depends on that is
-computed. The XCom `cache` of each task says what happened and why, and the button *Reused from* leads to the
-run that computed the result.
+same versions of the inputs. Run it with other `components`, or change a function, and only what depends on
+that is computed. The XCom `cache` of each task says what happened and why, and the button *Reused from* leads
+to the run that computed the result.
 
 Run it by hand, with and without changes. It needs nothing but the XCom backend.
 """
