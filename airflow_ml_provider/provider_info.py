@@ -153,11 +153,6 @@ def _mlflow_connection() -> dict[str, Any]:
                 "description": "Secret of MLflow's webhooks to this Airflow; empty: they are refused.",
                 "schema": {"type": ["string", "null"], "format": "password"},
             },
-            "webhook_secret": {
-                "label": "Webhook secret",
-                "description": "Secret of MLflow's webhooks to this Airflow; empty: they are refused.",
-                "schema": {"type": ["string", "null"], "format": "password"},
-            },
             "insecure_tls": {
                 "label": "Skip TLS verification",
                 "description": "Accept any certificate. For tests; a CA bundle is the safe way.",
