@@ -490,3 +490,36 @@ def test_the_example_computes_only_what_is_new(run_dag, said):
         assert str(found.state) == "success"
         hits.append([said(found, name, n)["hit"] for name in ("reduced", "accuracy") for n in (0, 1)])
     assert hits == [[False] * 4, [True] * 4, [True, False] * 2]
+
+
+@pytest.mark.usefixtures("mlflow_server")
+def test_a_model_is_reused_while_mlflow_has_it(run, said, xcom_table):
+    from airflow_ml_provider.hooks.mlflow import MlflowHook
+
+    def dag() -> DAG:
+        with DAG("cached_training", schedule=None) as dag:
+
+            @ml.cached
+            @task.train(experiment="cached_training", requirements=["scikit-learn"])
+            def fit(data, depth=1):
+                from sklearn.tree import DecisionTreeRegressor
+
+                return DecisionTreeRegressor(max_depth=depth).fit(data[["n"]], data["n"])
+
+            fit(raw())
+        return dag
+
+    first = run(dag())
+    second = run(dag())
+    assert said(second, "fit")["hit"] is True
+    model = xcom_table(first, "fit")
+    assert xcom_table(second, "fit") == model
+    client = MlflowHook().client
+    experiment = client.get_experiment_by_name("cached_training").experiment_id
+    assert len(client.search_runs([experiment])) == 1
+
+    client.delete_logged_model(model["model_id"])
+    third = run(dag())
+    assert said(third, "fit")["hit"] is False
+    assert "is gone" in said(third, "fit")["why"]
+    assert xcom_table(third, "fit")["model_id"] != model["model_id"]
