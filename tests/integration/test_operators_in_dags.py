@@ -698,6 +698,8 @@ def test_a_backfill_moves_the_alias_where_the_task_says_so(
 
 
 def test_a_remade_run_updates_the_evaluation_of_its_slice(champion_dag, name, run_dag, xcom_table, client):
+    # The champion that the remade run meets learned from the month that both judge.
+    champion_dag.get_task("evaluate").allow_leakage = (name,)
     evaluations = []
     for _ in range(2):
         run = run_dag(champion_dag, logical_date=FEBRUARY)
