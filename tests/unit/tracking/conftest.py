@@ -20,7 +20,7 @@ def store_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(folder / "artifacts")  # else ./mlruns
     yield f"sqlite:///{folder / 'mlflow.db'}"
     if before is None:
-        os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)  # in-process servers of other tests remove it, too
+        os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)  # servers of other tests remove it too
     else:
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = before
 
