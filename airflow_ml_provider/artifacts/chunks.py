@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.digest import digest_of
+from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactError,
     ArtifactNotFoundError,
-    SignatureError,
 )
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def write(
     :param put: Stores a pack and returns its digest and size; told whether it could be there already.
     """
     head = _read_head(objects, signer, name)
-    known = {} if head is None else {piece.digest: piece for piece in head.recipe.pieces}
+    known = {} if head is None else {piece.digest: piece for piece in head.pieces}
     fresh: dict[bytes, list[memoryview]] = {}
     # A disk takes more bytes in less time than they take to compress well; a network does not.
     smaller = _Smaller(cut, _lz4 if objects.is_local else _zstd)
@@ -268,7 +268,7 @@ def write(
         digest = blake3(parts[0] if len(parts) == 1 else b"".join(parts)).digest()
         if digest not in known and digest not in fresh:
             fresh[digest] = smaller(number, parts)
-        return digest, sum(part.nbytes for part in parts)
+        return digest, _length(parts)
 
     found = spread(look, range(cut.count))
     content = _content(cut.header, found)
@@ -277,10 +277,10 @@ def write(
         numbers.setdefault(digest, number)
     kept: list[Pack] = []
     if head is not None:
-        packs = head.recipe.packs
-        if content == head.recipe.content() and _there(objects, packs) == list(packs):
+        packs = head.packs
+        if content == head.content() and _there(objects, packs) == list(packs):
             parts = tuple(pack.digest for pack in packs)
-            return Written(content, head.recipe.size_bytes, parts, head.recipe.unpacked_bytes, None)
+            return Written(content, head.size_bytes, parts, head.unpacked_bytes, None)
         used: dict[Pack, int] = {}
         for piece in (known[digest] for digest in numbers if digest in known):
             used[packs[piece.pack]] = used.get(packs[piece.pack], 0) + piece.stored
@@ -395,13 +395,6 @@ def head_key(name: str) -> str:
     return f"heads/{keys.segment(name)}"
 
 
-@dataclass(frozen=True)
-class _Head:
-    """The recipe of the version saved last, its own pack named."""
-
-    recipe: Recipe
-
-
 def _to_head(signer: Signer, name: str, pack: Pack, recipe: bytes) -> bytes:
     doc = {
         "kind": _HEAD_KIND,
@@ -413,8 +406,8 @@ def _to_head(signer: Signer, name: str, pack: Pack, recipe: bytes) -> bytes:
     return json.dumps(signer.signed(doc), separators=(",", ":")).encode("ascii") + b"\n" + recipe
 
 
-def _read_head(objects: ObjectStore, signer: Signer, name: str) -> _Head | None:
-    """Return what the last save left; None if there is nothing that can be used."""
+def _read_head(objects: ObjectStore, signer: Signer, name: str) -> Recipe | None:
+    """Return the recipe of the version saved last, its own pack named; None if there is none to be used."""
     try:
         data = memoryview(objects.get(head_key(name)))
     except ArtifactNotFoundError:
@@ -431,7 +424,7 @@ def _read_head(objects: ObjectStore, signer: Signer, name: str) -> _Head | None:
         recipe = Recipe.from_bytes(text)
         keys.digest_hex(doc["pack"])
         packs = (Pack(doc["pack"], int(doc["size_bytes"])), *recipe.packs[1:])
-    except (ArtifactError, SignatureError, ValueError, KeyError, TypeError) as exc:
+    except (ArtifactError, ValueError, KeyError, TypeError) as exc:
         logger.warning(
             "%s/%s cannot be used: %s. The artifact %r is stored whole, and replaces it",
             objects.root,
@@ -440,7 +433,7 @@ def _read_head(objects: ObjectStore, signer: Signer, name: str) -> _Head | None:
             name,
         )
         return None
-    return _Head(Recipe(recipe.header, packs, recipe.pieces))
+    return Recipe(recipe.header, packs, recipe.pieces)
 
 
 def _worth_keeping(used: dict[Pack, int], fresh_bytes: int) -> list[Pack]:
@@ -461,11 +454,7 @@ def _worth_keeping(used: dict[Pack, int], fresh_bytes: int) -> list[Pack]:
 
 def _there(objects: ObjectStore, packs: Sequence[Pack]) -> list[Pack]:
     """Leave out packs that are gone or cut off."""
-    if len(packs) < 2:
-        sizes = [objects.size(keys.blob_key(pack.digest)) for pack in packs]
-    else:
-        with ThreadPoolExecutor(len(packs)) as pool:
-            sizes = list(pool.map(lambda pack: objects.size(keys.blob_key(pack.digest)), packs))
+    sizes = at_once(lambda pack: objects.size(keys.blob_key(pack.digest)), packs)
     return [pack for pack, size in zip(packs, sizes, strict=True) if size == pack.size_bytes]
 
 

@@ -23,15 +23,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from airflow_ml_provider.artifacts import keys, trash
 from airflow_ml_provider.artifacts.envelope import ARTIFACT, from_envelope
 from airflow_ml_provider.artifacts.limits import any_length_of_int
+from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.exceptions import ArtifactError, ArtifactNotFoundError, SignatureError, StoreError
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.signing import Signer
 
 BATCH = 500
-_CONCURRENT_REQUESTS = 16
 # A writer's private file grows while it writes: one that has not changed for so long has lost its writer.
 _WRITER_IS_GONE_AFTER = timedelta(hours=1)
 _DIGEST = re.compile(rb"blake3:[0-9a-f]{64}")
@@ -277,7 +276,7 @@ def _take_away(plan: Plan, batch: Sequence[Decision], when: datetime) -> tuple[l
     def move(item: Decision) -> bool:
         return _move(objects, item.key, trash.key_of(_digest_of_key(item.key), when))
 
-    moved = [item for item, was_there in zip(going, _map(move, going), strict=True) if was_there]
+    moved = [item for item, was_there in zip(going, at_once(move, going), strict=True) if was_there]
     needed = _needed_now(objects, plan._signer, plan._memory)
     back = [item.key for item in moved if _digest_of_key(item.key) in needed]
     for key in back:
@@ -426,7 +425,7 @@ def _survey(objects: ObjectStore, signer: Signer, memory: _Memory) -> _Survey:
             return
         memory.refs[key] = replace(ref, schema=None, preview=None)
 
-    _map(read, [key for key in listed if key not in memory.refs])
+    at_once(read, [key for key in listed if key not in memory.refs])
     refs = {key: memory.refs[key] for key in listed if key in memory.refs}
     return _Survey(listed, refs, unreadable, frozenset(digests))
 
@@ -463,7 +462,7 @@ def _spread(
         trees = {digest: title for digest, is_tree, title in level if is_tree and digest not in trees_seen}
         trees_seen |= trees.keys()
         for (_, title), parts in zip(
-            trees.items(), _map(lambda digest: _parts_of(objects, memory, digest), trees), strict=True
+            trees.items(), at_once(lambda digest: _parts_of(objects, memory, digest), trees), strict=True
         ):
             for part in parts:
                 key = by_id.get(part.version_id or "")
@@ -554,7 +553,7 @@ def _named_in(objects: ObjectStore, found: Sequence[str]) -> tuple[frozenset[str
     ids: set[str] = set()
     digests: set[str] = set()
     for batch in _batches(found):
-        for data in _map(read, batch):
+        for data in at_once(read, batch):
             ids.update(text.decode() for text in _VERSION_ID.findall(data))
             digests.update(text.decode() for text in _DIGEST.findall(data))
     return frozenset(ids), frozenset(digests)
@@ -691,10 +690,3 @@ def _clock(now: datetime | None) -> datetime:
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]
-
-
-def _map(function: Callable[[Any], R], items: Collection[Any]) -> list[R]:
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(_CONCURRENT_REQUESTS, len(items))) as pool:
-        return list(pool.map(function, items))

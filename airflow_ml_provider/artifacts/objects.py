@@ -19,6 +19,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,11 +42,23 @@ _RESUMED_FROM_BYTES = 8 << 20
 _COMPARED_UP_TO_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z0-9_=.+-]+(/[A-Za-z0-9_=.+-]+)*")
 _TEMPORARY = ".tmp"
+_CONCURRENT_REQUESTS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def at_once(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Make one request for each item, several at the same time; results are in the order of the items."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_CONCURRENT_REQUESTS, len(items))) as pool:
+        return list(pool.map(function, items))
+
 
 # Manifests and records are a few KiB.
 _MAX_JSON_BYTES = 64 << 20
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,6 +43,15 @@ def check_name(name: str) -> str:
     if not name.isprintable():
         raise ValueError(f"an artifact name holds printable characters only, got {name!r}")
     return name
+
+
+def part_name(name: str) -> str:
+    """Shorten and replace what names may not hold, in a name made of dict keys, indexes or ids."""
+    shown = "".join(char if char.isprintable() else "_" for char in name).rstrip("/ ")
+    if len(shown) > MAX_NAME_CHARS:
+        mark = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        shown = f"{shown[: MAX_NAME_CHARS - 17]}.{mark}"
+    return shown
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal
 
 from airflow_ml_provider.artifacts import chunks, keys, limits, scratch, trash
 from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.digest import digest_of, digest_of_file
 from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
-from airflow_ml_provider.artifacts.objects import ObjectStore
+from airflow_ml_provider.artifacts.objects import ObjectStore, at_once
 from airflow_ml_provider.artifacts.preview import SECRET_NAMES, masked
-from airflow_ml_provider.artifacts.refs import MAX_NAME_CHARS, ArtifactRef, Producer, check_name
+from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer, check_name, part_name
 from airflow_ml_provider.artifacts.signing import Signer
 from airflow_ml_provider.artifacts.unpacking import UNPACKED, unpacked_limit
 from airflow_ml_provider.artifacts.values import Reader, Writer, json_size
@@ -41,15 +39,11 @@ from airflow_ml_provider.exceptions import (
 MAX_TREE_BYTES = 256 << 10
 # Larger content is looked for before it is sent.
 _ASK_FIRST_FROM_BYTES = 1 << 20
-_CONCURRENT_REQUESTS = 16
 
 logger = logging.getLogger(__name__)
 
 # What these give back is a path.
 _PATH_FORMATS = ("file-v1", "directory-v1")
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -394,7 +388,7 @@ class ArtifactStore:
             )
 
         try:
-            packs = list(_concurrently(fetch, ref.blobs))
+            packs = at_once(fetch, ref.blobs)
         except ArtifactNotFoundError as exc:
             raise self._gone(ref) from exc
         if verify:
@@ -464,7 +458,7 @@ class ArtifactStore:
         found = [
             entry.key for entry in self.objects.list(keys.versions_prefix(check_name(name)), limit=limit)
         ]
-        return list(_concurrently(self._manifest, found))
+        return at_once(self._manifest, found)
 
     def get(self, name: str, version_id: str | None = None) -> ArtifactRef:
         """
@@ -525,7 +519,7 @@ class ArtifactStore:
     def usage(self) -> Usage:
         """Count names, versions and bytes: a list of all contents, and a read of all manifests."""
         found = [entry.key for entry in self.objects.list("versions")]
-        sizes = sum(ref.size_bytes for ref in _concurrently(self._manifest, found))
+        sizes = sum(ref.size_bytes for ref in at_once(self._manifest, found))
         return Usage(
             names=len({key.split("/")[1] for key in found}),
             versions=len(found),
@@ -630,24 +624,24 @@ class _Session:
         parts: tuple[str, ...] = ()
         if isinstance(encoded, chunks.Cut):
             written = chunks.write(
-                self._store.objects, self._store.signer, _part_name(name), encoded, self._put
+                self._store.objects, self._store.signer, part_name(name), encoded, self._put
             )
             digest, size_bytes, parts = written.digest, written.size_bytes, written.parts
             schema = {**(schema or {}), UNPACKED: written.unpacked_bytes}
             if written.head is not None:
-                self._heads[chunks.head_key(_part_name(name))] = written.head
+                self._heads[chunks.head_key(part_name(name))] = written.head
         else:
             try:
                 digest, size_bytes = self._put(encoded.parts)
             finally:
                 if encoded.temporary and isinstance(encoded.parts, Path):
                     scratch.discard(encoded.parts)
-        if again := self._earlier.get((_part_name(name), digest, entry.format)):
+        if again := self._earlier.get((part_name(name), digest, entry.format)):
             return again
         shown = facts.preview and self._store.previews
         named = registry.public_type_name(type(value) if value_type is None else value_type)
         ref = ArtifactRef(
-            name=_part_name(name),
+            name=part_name(name),
             version_id=keys.new_version_id(facts.recorded_at, facts.effective_at),
             digest=digest,
             format=entry.format,
@@ -769,8 +763,7 @@ class _Session:
                 keys.version_key(ref.name, ref.version_id), to_envelope(ref, self._store.signer)
             )
 
-        for _done in _concurrently(write, self._pending):
-            pass
+        at_once(write, self._pending)
         for key, head in self._heads.items():
             try:
                 self._store.objects.put(key, head, create_only=False)
@@ -820,20 +813,3 @@ def _utc(when: datetime) -> datetime:
     return datetime(
         moved.year, moved.month, moved.day, moved.hour, moved.minute, moved.second, moved.microsecond, UTC
     )
-
-
-def _part_name(name: str) -> str:
-    """Name a part after its dict key or index, within what names may be."""
-    shown = "".join(char if char.isprintable() else "_" for char in name).rstrip("/ ")
-    if len(shown) > MAX_NAME_CHARS:
-        mark = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-        shown = f"{shown[: MAX_NAME_CHARS - 17]}.{mark}"
-    return shown
-
-
-def _concurrently(function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
-    items = list(items)
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(_CONCURRENT_REQUESTS, len(items))) as pool:
-        return list(pool.map(function, items))

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.envelope import ARTIFACT, from_envelope, is_node
+from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.caching.key import CacheKey, changes
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError, SignatureError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 ENTRY = "ml-cache-entry/v1"
 LAST = "ml-cache-last/v1"
-
-_CONCURRENT_REQUESTS = 16
 
 log = logging.getLogger(__name__)
 
@@ -198,10 +196,7 @@ class Cache:
         def is_there(blob: str) -> bool:
             return self._store.objects.exists(keys.blob_key(blob))
 
-        if len(blobs) <= 1:
-            return [blob for blob in blobs if not is_there(blob)]
-        with ThreadPoolExecutor(min(len(blobs), _CONCURRENT_REQUESTS)) as pool:
-            return [blob for blob, found in zip(blobs, pool.map(is_there, blobs), strict=True) if not found]
+        return [blob for blob, found in zip(blobs, at_once(is_there, blobs), strict=True) if not found]
 
     def _what_changed(self, key: CacheKey, task: Producer) -> str:
         last = self.last(task.dag_id, task.task_id, task.map_index)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from airflow_ml_provider.artifacts import bundle, chunks, keys
+from airflow_ml_provider.artifacts.refs import part_name
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactNotFoundError,
@@ -222,7 +223,7 @@ class Checkpoint:
             return False
         kept = self._known()
         prefix = PASSING if self.options.on_success == "clear" else LASTING
-        name = _name(f"{prefix}{self._path}")
+        name = part_name(f"{prefix}{self._path}")
         how = _WHOLE if bundle.is_one_part(state) else _PACKED
         content = state if how == _WHOLE else bundle.pack(self._store, state, name)
         ref = self._store.save(content, name, producer=self._producer, preview=False)
@@ -283,7 +284,7 @@ class Checkpoint:
                 "was edited, or written by another release; delete that key of the task state, then clear "
                 "the task"
             ) from exc
-        ours = {_name(f"{prefix}{self._path}") for prefix in (PASSING, LASTING)}
+        ours = {part_name(f"{prefix}{self._path}") for prefix in (PASSING, LASTING)}
         if strange := [item.name for item in found if item.name not in ours]:
             raise CheckpointLostError(
                 f"the pointer to the checkpoints of {self._path} names {strange[0]!r}, which belongs to "
@@ -312,7 +313,7 @@ class Checkpoint:
     def _sweep(self, keep: Iterable[Saved]) -> None:
         """Remove the versions of these checkpoints that do not count. Those that last stay."""
         kept = {keys.version_key(item.name, item.version_id) for item in keep}
-        name = _name(f"{PASSING}{self._path}")
+        name = part_name(f"{PASSING}{self._path}")
         found = [
             entry.key
             for entry in self._store.objects.list(keys.versions_prefix(name))
@@ -326,13 +327,6 @@ class Checkpoint:
             self._store.objects.delete(found)
         except OSError as exc:  # what stays is removed by the next attempt, or by garbage collection
             log.warning("%d checkpoints that are not needed any more stay: %s", len(found), exc)
-
-
-def _name(path: str) -> str:
-    """Name the artifact; long ids of runs and tasks are shortened to what names may hold."""
-    from airflow_ml_provider.artifacts.store import _part_name
-
-    return _part_name(path)
 
 
 def _whole(step: Any) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import limits
 from airflow_ml_provider.artifacts.envelope import ARTIFACT, is_node
-from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef, Producer
+from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef, Producer, part_name
 from airflow_ml_provider.exceptions import UnsupportedTypeError
 from airflow_ml_provider.settings import load_settings
 from airflow_ml_provider.xcom import reading
@@ -147,9 +147,7 @@ def derived_name(*parts: str) -> str:
     What names may not hold (long ids of tasks and groups, keys of any text) is shortened and replaced, as in
     the names of parts of a value.
     """
-    from airflow_ml_provider.artifacts.store import _part_name
-
-    return _part_name(".".join(parts if parts[-1] != RETURN_KEY else parts[:-1]))
+    return part_name(".".join(parts if parts[-1] != RETURN_KEY else parts[:-1]))
 
 
 def _look_through(tree: Any) -> tuple[bool, bool]:

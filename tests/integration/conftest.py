@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,28 @@ def artifact_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     load_settings.cache_clear()
     yield root
     load_settings.cache_clear()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a frame was encoded and decoded."""
+    from airflow_ml_provider.artifacts.codecs import arrow
+
+    counted: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., Any]:
+        real = getattr(arrow, name)
+
+        @functools.wraps(real)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counted[name] += 1
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in ("dump", "load"):
+        monkeypatch.setattr(arrow, name, counting(name))
+    return counted
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +16,6 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, task
 
 from airflow_ml_provider import Artifact, ArtifactRef, ml
-from airflow_ml_provider.artifacts.codecs import arrow
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import UncacheableError
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
@@ -31,26 +28,6 @@ RAN: list[Any] = []
 @pytest.fixture(autouse=True)
 def _root(artifact_root: Path) -> None:
     RAN.clear()
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a frame was encoded and decoded."""
-    counted: Counter[str] = Counter()
-
-    def counting(name: str) -> Callable[..., Any]:
-        real = getattr(arrow, name)
-
-        @functools.wraps(real)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            counted[name] += 1
-            return real(*args, **kwargs)
-
-        return call
-
-    for name in ("dump", "load"):
-        monkeypatch.setattr(arrow, name, counting(name))
-    return counted
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -16,7 +14,6 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, task, task_group
 
 from airflow_ml_provider import Artifact, ArtifactRef
-from airflow_ml_provider.artifacts.codecs import arrow
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.lineage.records import read_record
@@ -33,26 +30,6 @@ def _root(artifact_root: Path) -> None:
 def seen() -> list[Any]:
     """What the consuming tasks of a test received."""
     return []
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a frame was encoded and decoded."""
-    counted: Counter[str] = Counter()
-
-    def counting(name: str) -> Callable[..., Any]:
-        real = getattr(arrow, name)
-
-        @functools.wraps(real)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            counted[name] += 1
-            return real(*args, **kwargs)
-
-        return call
-
-    for name in ("dump", "load"):
-        monkeypatch.setattr(arrow, name, counting(name))
-    return counted
 
 
 def store() -> ArtifactStore:
