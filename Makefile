@@ -3,6 +3,7 @@
 #   PYTHON=python3.12 make install    another interpreter (3.11 or newer)
 #   VENV=/somewhere make install      another place for the environment
 #   ARGS="-k promote -x" make test    more arguments for pytest
+#   WORKERS=0 make test               one test after the other, in one process
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +13,9 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $(name)),$(name))) python3.11)
 ARGS ?=
+# Tests wait for servers more than they compute. A file's tests stay in one process; the long ones come first.
+WORKERS ?= 3
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -49,11 +53,11 @@ demo-ui: install  ## The same, and leave Airflow and MLflow running to look at
 demo-stop: install  ## Stop what demo-ui left running
 	@$(BIN)/python -m demo --stop
 
-test: install  ## Run every test: unit first, then integration, then end to end
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/e2e $(ARGS)
+test: install  ## Run every test: end to end, integration, unit
+	@$(BIN)/python $(PYTEST) tests/e2e tests/integration tests/unit $(ARGS)
 
 test-fast: install  ## Run the unit tests
-	@$(BIN)/python -m pytest tests/unit $(ARGS)
+	@$(BIN)/python $(PYTEST) tests/unit $(ARGS)
 
 bench: install  ## Measure the artifact store beside others (ARGS="--help"; about 10 minutes)
 	@$(BIN)/python -m benchmarks $(ARGS)
