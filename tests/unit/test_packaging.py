@@ -261,7 +261,7 @@ def test_ci_runs_installation_lint_and_every_test() -> None:
         "ruff format --check",
         "mypy",
         "lint-imports",
-        "pytest tests/unit tests/integration",
+        "tests/e2e tests/integration tests/unit",
     ):
         assert word in plan
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
