@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from airflow_ml_provider.artifacts.keys import ledger_key, ledger_prefix, turn_key, turns_prefix
+from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.tracking.clocks import moment
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -201,16 +202,26 @@ class Ledger:
         *,
         limit: int | None = None,
         clock: Literal["data", "wall"] = "data",
+        after: str | None = None,
     ) -> list[AliasMove]:
-        """The moves of an alias, the latest first: in data time, or by when they were recorded (``wall``)."""
+        """
+        The moves of an alias, the latest first: in data time, or by when they were recorded (``wall``).
+
+        :param after: Only those that come after the move of this ``entry_id``.
+        """
         prefix = ledger_prefix(registered_model_name, alias)
         if clock not in ("data", "wall"):
             raise ValueError(f"clock must be 'data' or 'wall', got {clock!r}")
-        found = self._objects.list(prefix, limit=limit if clock == "data" else None)
+        start = None if after is None else f"{prefix}{after}{_SUFFIX}"
+        if clock == "data":
+            found = self._objects.list(prefix, after=start, limit=limit)
+        else:
+            found = sorted(self._objects.list(prefix), key=lambda item: _by_wall_clock(item.key))
+            found = [
+                item for item in found if start is None or _by_wall_clock(item.key) > _by_wall_clock(start)
+            ]
         keys = [item.key for item in found if item.key.endswith(_SUFFIX)]
-        if clock == "wall":
-            keys.sort(key=lambda key: _recorded_part(key) or "")
-        return [self._read(key) for key in keys[:limit]]
+        return at_once(self._read, keys[:limit])
 
     def as_of(
         self,
@@ -275,6 +286,10 @@ def _inverted(when: datetime) -> str:
 def _recorded_part(key: str) -> str | None:
     parts = key.rpartition("/")[2].split("-")
     return parts[1] if len(parts) == 3 else None
+
+
+def _by_wall_clock(key: str) -> tuple[str, str]:
+    return _recorded_part(key) or "", key
 
 
 def actor_text(actor: Mapping[str, Any]) -> str:

@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a deployment's store knows of artifacts, runs and models: the one place that the UI, the command line and
+the client ask. Reads only, and no user data: manifests, records, the ledger.
+
+A page is one list request and one small read an item, several at once, however much history there is. A list
+on S3 comes in pages of 1,000 keys; where a question needs more of them, its description says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.objects import at_once
+from airflow_ml_provider.artifacts.refs import check_name
+from airflow_ml_provider.exceptions import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    StoreError,
+)
+from airflow_ml_provider.lineage import index
+from airflow_ml_provider.lineage.answers import (
+    Growth,
+    Json,
+    Measured,
+    Model,
+    Page,
+    Reader,
+    RegisteredVersion,
+    Run,
+    Storage,
+    Verdict,
+    Version,
+    VersionDetail,
+    made_of,
+)
+from airflow_ml_provider.lineage.records import TaskRecord
+from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.refs import ArtifactRef
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+
+MAX_PAGE = 1000
+# Checkpoints are versions too; whoever looks for artifacts does not look for them.
+CHECKPOINTS = ("checkpoints/", "kept-checkpoints/")
+# How many versions of a name may be others' before it counts as theirs.
+_LOOKED_AT = 10
+# A page ends after so many keys, however few of them are wanted.
+_SCANNED = 2000
+_CURSOR = re.compile(r"[A-Za-z0-9_=.+/-]{1,900}")
+
+Clock = Literal["data", "wall"]
+T = TypeVar("T")
+
+
+class Queries:
+    """
+    Questions to a store.
+
+    .. versionadded:: 0.1.0
+
+    :param store: The deployment's artifact store.
+    :param may_read: Whether whoever asks may see what a DAG made; None: all of them. Versions, readers,
+        records and decisions of other DAGs are then as if they were not there. Versions that no task made are
+        shown to everybody.
+    """
+
+    def __init__(self, store: ArtifactStore, may_read: Callable[[str], bool] | None = None) -> None:
+        self._store = store
+        self._objects = store.objects
+        self._may_read = may_read
+        self.ledger = Ledger(store.objects)
+
+    # -- artifacts
+
+    def _names(self, search: str = "", *, checkpoints: bool = False) -> list[str]:
+        """
+        The names of artifacts that contain ``search``, in any case, by name.
+
+        One list request for each 1,000 names, and one read for each that is too long for a key.
+
+        :param checkpoints: Name those of :func:`ml.checkpoint` too.
+        """
+        wanted = search.casefold()
+        found = at_once(self._name_of, list(self._objects.children("versions")))
+        return sorted(
+            name
+            for name in found
+            if name is not None
+            and wanted in name.casefold()
+            and (checkpoints or not name.startswith(CHECKPOINTS))
+        )
+
+    def artifacts(
+        self, search: str = "", *, limit: int = 50, cursor: str | None = None, checkpoints: bool = False
+    ) -> Page[Version]:
+        """
+        Artifacts by name, each with its newest version.
+
+        The requests for all names, and one list and one read for each artifact of the page.
+
+        :param search: A part of the name, in any case.
+        """
+        limit = _limit(limit)
+        names = self._names(search, checkpoints=checkpoints)
+        rest = [name for name in names if cursor is None or name > cursor]
+        found: list[Version] = []
+        while rest and len(found) < limit:
+            batch, rest = rest[: limit - len(found)], rest[limit - len(found) :]
+            found.extend(version for version in at_once(self._newest, batch) if version is not None)
+            last = batch[-1]
+        return Page(tuple(found), last if rest else None)
+
+    def versions(self, name: str, *, limit: int = 50, cursor: str | None = None) -> Page[Version]:
+        """Versions of an artifact by wall clock, newest first."""
+        prefix = keys.versions_prefix(check_name(name))
+
+        def read(key: str) -> Version | None:
+            return self._version(name, _version_id(key))
+
+        return self._page(prefix, read, limit=limit, cursor=cursor)
+
+    def version(
+        self,
+        name: str,
+        version_id: str | None = None,
+        *,
+        as_of: datetime | None = None,
+        clock: Clock = "data",
+    ) -> VersionDetail:
+        """
+        One version: the one that is named, or that held at a time, else the newest.
+
+        One read, and one list request where it is not named; by data time one for each 1,000 versions.
+
+        :param as_of: With a zone.
+        :raises ArtifactNotFoundError: if there is none, or whoever asks may not see it.
+        """
+        if version_id is not None and as_of is not None:
+            raise ValueError("version_id and as_of both choose a version; give one of them")
+        if as_of is not None:
+            ref = self._store.as_of(name, as_of, clock=clock)
+        elif version_id is not None:
+            ref = self._store.get(name, keys.check_version_id(version_id))
+        else:
+            newest = next(iter(self.versions(name, limit=1).items), None)
+            if newest is None:
+                raise ArtifactNotFoundError(f"no version of the artifact {name!r} is in {self._objects.root}")
+            ref = self._store.get(name, newest.version_id)
+        if not self._shows(_maker(ref)):
+            raise ArtifactNotFoundError(f"no version of the artifact {name!r} is in {self._objects.root}")
+        return VersionDetail.of(ref)
+
+    def storage(self, name: str, *, limit: int = 100) -> Storage:
+        """
+        What the newest versions of an artifact take, and what they share.
+
+        The requests of :meth:`versions`, and one small one for each stored object of tables in pieces.
+        """
+        prefix = keys.versions_prefix(check_name(name))
+        found = [entry.key for entry in self._objects.list(prefix, limit=_limit(limit) + 1)]
+        refs = [ref for ref in at_once(lambda key: self._ref(name, _version_id(key)), found[:limit]) if ref]
+        sizes = {ref.digest: ref.size_bytes for ref in refs if not ref.parts}
+        pieces = list(dict.fromkeys(part for ref in refs for part in ref.parts))
+
+        def size(digest: str) -> int:
+            return self._objects.size(keys.blob_key(digest)) or 0  # gone: it takes nothing
+
+        sizes.update(zip(pieces, at_once(size, pieces), strict=True))
+        growth: list[Growth] = []
+        seen: set[str] = set()
+        for ref in reversed(refs):  # whoever came first stored it
+            fresh = set(ref.blobs) - seen
+            seen |= fresh
+            growth.append(
+                Growth(ref.version_id, ref.recorded_at, ref.size_bytes, sum(sizes[item] for item in fresh))
+            )
+        return Storage(
+            name,
+            sum(item.size_bytes for item in growth),
+            sum(item.new_bytes for item in growth),
+            tuple(reversed(growth)),
+            complete=len(found) <= limit,
+        )
+
+    def readers(self, version_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[Reader]:
+        """The attempts that read a version, by DAG and run."""
+
+        def read(key: str) -> Reader | None:
+            return self._known(key, lambda doc: made_of(Reader, doc))
+
+        return self._page(keys.consumers_prefix(version_id), read, limit=limit, cursor=cursor)
+
+    # -- runs and records
+
+    def dags(self) -> list[str]:
+        """The DAGs whose runs left records. One list request for each 1,000."""
+
+        def name_of(folder: str) -> str | None:
+            text = keys.text_of(folder)
+            if text is None:  # hashed because it is long: its runs know it
+                first = next(self._objects.list(f"runs/{folder}", limit=1), None)
+                text = None if first is None else self._objects.get_json(first.key)["dag_id"]
+            return text if self._shows(text) else None
+
+        found = at_once(name_of, list(self._objects.children("runs")))
+        return sorted(name for name in found if name is not None)
+
+    def runs(self, dag_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[Run]:
+        """The runs of a DAG that left records, in the order of Airflow's own list: the latest first."""
+
+        def read(key: str) -> Run | None:
+            return self._known(key, Run.from_json)
+
+        return self._page(index.runs_prefix(dag_id), read, limit=limit, cursor=cursor)
+
+    def measured(
+        self,
+        dag_id: str,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        task_id: str | None = None,
+        until: datetime | None = None,
+    ) -> Page[Measured]:
+        """
+        What the task instances of a DAG measured, those of the latest run first.
+
+        :param task_id: Of this task alone.
+        :param until: Only runs not after this time, by ``run_after``.
+        """
+        prefix = index.metrics_prefix(dag_id)
+        wanted = None if task_id is None else keys.segment(task_id)
+
+        def read(key: str) -> Measured | None:
+            return self._known(key, Measured.from_json)
+
+        def keep(key: str) -> bool:
+            return wanted is None or key.split("/")[1] == wanted
+
+        if cursor is None and until is not None:
+            cursor = keys.before_versions_at(until)
+        return self._page(prefix, read, limit=limit, cursor=cursor, keep=keep)
+
+    def measured_in(self, run: Run) -> list[Measured]:
+        """What the task instances of one run measured."""
+        if run.run_after is None:
+            return []
+        prefix = f"{index.metrics_prefix(run.dag_id)}{index.run_place(run.run_id, run.run_after)}/"
+        found = [entry.key for entry in self._objects.list(prefix)]
+        rows = at_once(lambda key: self._known(key, Measured.from_json), found)
+        return [row for row in rows if row is not None]
+
+    def run_attempts(
+        self, dag_id: str, run_id: str, *, limit: int = 200, cursor: str | None = None
+    ) -> Page[TaskRecord]:
+        """The attempts of all task instances of a run, by task, map index and try."""
+
+        def read(key: str) -> TaskRecord | None:
+            return self._known(key, _record)
+
+        prefix = keys.record_key(dag_id, run_id, "x", 0, 0).rsplit("/", 3)[0] + "/"
+        return self._page(prefix, read, limit=limit, cursor=cursor)
+
+    def attempts(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> list[TaskRecord]:
+        """The attempts of a task instance, the last one first."""
+        prefix = keys.record_key(dag_id, run_id, task_id, map_index, 0).rpartition("/")[0]
+        found = [entry.key for entry in self._objects.list(prefix)]
+        attempts = at_once(lambda key: self._known(key, _record), found)
+        return sorted(
+            (each for each in attempts if each is not None), key=lambda each: each.try_number, reverse=True
+        )
+
+    def attempt(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int | None = None
+    ) -> TaskRecord:
+        """
+        One attempt: the last one, or the one that is named.
+
+        :raises ArtifactNotFoundError: if it left no record, or whoever asks may not see it.
+        """
+        if try_number is None:
+            found = next(iter(self.attempts(dag_id, run_id, task_id, map_index)), None)
+        else:
+            found = self._known(keys.record_key(dag_id, run_id, task_id, map_index, try_number), _record)
+        if found is None:
+            mapped = f"[{map_index}]" if map_index >= 0 else ""
+            raise ArtifactNotFoundError(
+                f"{dag_id}.{task_id}{mapped} left no record in run {run_id!r}; a task leaves one when it ends"
+            )
+        return found
+
+    # -- models
+
+    def models(self, search: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Model]:
+        """Registered models that the ledger knows, by name. A list and a read for each alias of the page."""
+        limit = _limit(limit)
+        folders = list(self._objects.children("ledger"))
+        names = sorted(
+            name
+            for name in at_once(self._model_name, folders)
+            if name is not None and search.casefold() in name.casefold() and (cursor is None or name > cursor)
+        )
+        return Page(
+            tuple(at_once(self.model, names[:limit])), names[limit - 1] if len(names) > limit else None
+        )
+
+    def model(self, registered_model_name: str) -> Model:
+        """Where the aliases of a registered model point, by the ledger; none if it knows no move."""
+        now = datetime.now(UTC)
+        aliases = self.ledger.aliases_of(registered_model_name)
+        moves = at_once(
+            lambda alias: self.ledger.as_of(registered_model_name, alias, now, clock="wall"), aliases
+        )
+        return Model(
+            registered_model_name,
+            {alias: move for alias, move in zip(aliases, moves, strict=True) if move is not None},
+        )
+
+    def moves(
+        self,
+        registered_model_name: str,
+        alias: str = "champion",
+        *,
+        clock: Clock = "data",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[AliasMove]:
+        """
+        The moves of an alias, the latest first.
+
+        :param clock: The time they are sorted by. By wall clock, all names of moves are listed.
+        """
+        limit = _limit(limit)
+        found = self.ledger.history(
+            registered_model_name, alias, limit=limit + 1, clock=clock, after=_cursor(cursor)
+        )
+        return Page(tuple(found[:limit]), found[limit - 1].entry_id if len(found) > limit else None)
+
+    def model_versions(
+        self, registered_model_name: str, *, limit: int = 50, cursor: str | None = None
+    ) -> Page[RegisteredVersion]:
+        """The versions of a registered model that records know, the highest first."""
+
+        def read(key: str) -> RegisteredVersion | None:
+            return self._known(key, lambda doc: made_of(RegisteredVersion, doc))
+
+        return self._page(keys.registered_prefix(registered_model_name), read, limit=limit, cursor=cursor)
+
+    def verdicts(
+        self,
+        registered_model_name: str,
+        alias: str = "champion",
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Verdict]:
+        """What promotion tasks decided about an alias, rejections too, the latest first by wall clock."""
+
+        def read(key: str) -> Verdict | None:
+            return self._known(key, Verdict.from_json)
+
+        prefix = index.decisions_prefix(registered_model_name, alias)
+        return self._page(prefix, read, limit=limit, cursor=cursor)
+
+    # -- how
+
+    def _page(
+        self,
+        prefix: str,
+        read: Callable[[str], T | None],
+        *,
+        limit: int,
+        cursor: str | None,
+        keep: Callable[[str], bool] = lambda key: True,
+    ) -> Page[T]:
+        """
+        Read a page below a prefix, without what ``read`` gives None for.
+
+        Other items take their places, unless there are thousands of them; then the page is shorter.
+        """
+        limit = _limit(limit)
+        start = None if cursor is None else f"{prefix}{_cursor(cursor)}"
+        found: list[T] = []
+        pending: list[str] = []
+        last = ""
+
+        def take() -> None:
+            found.extend(item for item in at_once(read, pending) if item is not None)
+            pending.clear()
+
+        for number, entry in enumerate(self._objects.list(prefix, after=start)):
+            if len(found) + len(pending) == limit:
+                take()
+            if len(found) == limit or number == _SCANNED:
+                take()
+                return Page(tuple(found), last)
+            last = entry.key.removeprefix(prefix)
+            if last.endswith(".json") and keep(last):
+                pending.append(entry.key)
+        take()
+        return Page(tuple(found))
+
+    def _shows(self, dag_id: str | None) -> bool:
+        return self._may_read is None or dag_id is None or self._may_read(dag_id)
+
+    def _known(self, key: str, made: Callable[[Json], T]) -> T | None:
+        """Read a small object; None if it is gone, or of a DAG that whoever asks may not see."""
+        try:
+            doc = self._objects.get_json(key)
+        except ArtifactNotFoundError:
+            return None
+        if not isinstance(doc, dict):
+            raise ArtifactCorruptError(f"{self._objects.root}/{key} is not what is kept there; delete it")
+        return made(doc) if self._shows(doc.get("dag_id")) else None
+
+    def _name_of(self, folder: str) -> str | None:
+        name = keys.text_of(folder)
+        if name is not None:
+            return name
+        first = next(self._objects.list(f"versions/{folder}", limit=1), None)  # hashed because it is long
+        if first is None:
+            return None
+        doc = self._objects.get_json(first.key)
+        return str(doc["name"]) if isinstance(doc, dict) and "name" in doc else None
+
+    def _newest(self, name: str) -> Version | None:
+        """The newest version that may be seen, of the latest few."""
+        prefix = keys.versions_prefix(name)
+        for entry in self._objects.list(prefix, limit=1 if self._may_read is None else _LOOKED_AT):
+            if (found := self._version(name, _version_id(entry.key))) is not None:
+                return found
+        return None
+
+    def _version(self, name: str, version_id: str) -> Version | None:
+        try:
+            ref = self._store.get(name, version_id)
+        except ArtifactNotFoundError:
+            return None
+        except StoreError:
+            raise
+        except (ArtifactError, ValueError) as exc:
+            # Whose it is nobody knows, so it is shown only to whoever may see everything.
+            if self._may_read is not None:
+                return None
+            return _unreadable(name, version_id, exc)
+        return Version.of(ref) if self._shows(_maker(ref)) else None
+
+    def _ref(self, name: str, version_id: str) -> ArtifactRef | None:
+        try:
+            ref = self._store.get(name, version_id)
+        except StoreError:
+            raise
+        except (ArtifactError, ValueError):
+            return None
+        return ref if self._shows(_maker(ref)) else None
+
+    def _model_name(self, folder: str) -> str | None:
+        name = keys.text_of(folder)
+        if name is None:  # hashed because it is long: its moves know it
+            first = next(self._objects.list(f"ledger/{folder}", limit=1), None)
+            name = None if first is None else self._objects.get_json(first.key)["registered_model_name"]
+        return name
+
+
+def _unreadable(name: str, version_id: str, exc: Exception) -> Version:
+    return Version(
+        name,
+        version_id,
+        _time_or_epoch(keys.version_time, version_id),
+        _time_or_epoch(keys.version_effective, version_id),
+        problem=" ".join(str(exc).split()),
+    )
+
+
+def _time_or_epoch(read: Callable[[str], datetime], version_id: str) -> datetime:
+    try:
+        return read(version_id)
+    except ValueError:  # no store writes such a key
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _record(doc: Json) -> TaskRecord:
+    return made_of(TaskRecord, doc)
+
+
+def _maker(ref: ArtifactRef) -> str | None:
+    return None if ref.producer is None else ref.producer.dag_id
+
+
+def _version_id(key: str) -> str:
+    return key.rsplit("/", 1)[-1].removesuffix(".json")
+
+
+def _limit(limit: int) -> int:
+    if not 1 <= limit <= MAX_PAGE:
+        raise ValueError(f"limit must be from 1 to {MAX_PAGE}, got {limit!r}")
+    return limit
+
+
+def _cursor(cursor: str | None) -> str | None:
+    if cursor is not None and not _CURSOR.fullmatch(cursor):
+        raise ValueError(f"cursor must be what a page gave, got {cursor!r:.100}")
+    return cursor
