@@ -44,6 +44,11 @@ class TaskIdentity:
         return _searchable(f"{self.dag_id}/{self.run_id}/{self.task_id}")
 
     @property
+    def group_key(self) -> str:
+        """The same text for all task instances of one DAG run."""
+        return _searchable(f"{self.dag_id}/{self.run_id}/")
+
+    @property
     def label(self) -> str:
         """A name for people: task, data slice and map index."""
         parts = [self.task_id, self.slice or self.run_id]

@@ -3,8 +3,7 @@
 One MLflow run for one task instance, whose status is the task's.
 
 A task instance finds its run by the tag ``airflow.key``, on a retry and after a clear too, and resumes it.
-The instances of a mapped task are children of one parent run. The parent is a folder: it is made by
-whichever instance comes first and is FINISHED from the start, so that it never stays RUNNING for ever.
+The instances of a mapped task are children of one parent run (see ``parents.py``).
 
 What a run says of the task:
 
@@ -13,7 +12,8 @@ What a run says of the task:
 - SIGTERM, a timeout, ``sys.exit`` and the like: KILLED;
 - SIGKILL, out of memory: KILLED within seconds, by a small process that outlives the task (see
   ``watchdog.py``). It works with tracking servers over http(s); with a store such as ``sqlite:///`` such
-  a run stays RUNNING until the retry resumes it. A machine that dies takes the watchdog with it.
+  a run stays RUNNING until the retry resumes it. A machine that dies takes the watchdog with it: then the
+  retry resumes the run, or a sweep closes it (``sweep.py``).
 - deferred or to be rescheduled: SCHEDULED, until the task goes on.
 
 Params never change in MLflow. A run that is resumed with other params than before would mix two executions,
@@ -29,7 +29,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from airflow_ml_provider.tracking.datasets import dataset_inputs
 from airflow_ml_provider.tracking.errors import is_duplicate
 from airflow_ml_provider.tracking.guard import Guard, start_guard
 from airflow_ml_provider.tracking.identity import KEY_TAG, TRY_TAG, TaskIdentity
+from airflow_ml_provider.tracking.parents import PARENT_TAG, Best, find_parents, mirror_status, show_best
 from airflow_ml_provider.tracking.session import Credentials, session
 
 if TYPE_CHECKING:
@@ -48,12 +49,13 @@ ATTEMPT_TAG = "airflow.attempt_id"
 STATE_TAG = "airflow.state"
 FINGERPRINT_TAG = "airflow.fingerprint"
 SUPERSEDED_TAG = "airflow.superseded_by"
-PARENT_TAG = "mlflow.parentRunId"
 # MLflow keeps 6,000 characters of a param.
 _PARAM_CHARACTERS = 6000
 # Airflow's exceptions that end an attempt without failing it, by name: this floor knows no Airflow.
-_WAITS = frozenset({"TaskDeferred", "AirflowRescheduleException"})
+_WAITS = frozenset({"TaskDeferred", "TaskAwaitingInput", "AirflowRescheduleException"})
 _SKIPS = frozenset({"AirflowSkipException"})
+# They tell Airflow what to do next, and the task is a success.
+_SUCCESSES = frozenset({"DownstreamTasksSkipped", "DagRunTriggerException"})
 
 _log = logging.getLogger(__name__)
 _current: ContextVar[TaskRun | None] = ContextVar("airflow_ml_provider_task_run", default=None)
@@ -84,6 +86,12 @@ class TaskRun:
         self._run_name = run_name
         self._params: dict[str, str] = dict(run.data.params) if resumed else {}
         self._before = (run.info.status, run.info.end_time) if resumed else ("KILLED", None)
+        self._mends = resumed and run.info.status in {"FAILED", "KILLED"}
+        #: Tags that the run had before this attempt.
+        self.tags_before: dict[str, str] = dict(run.data.tags) if resumed else {}
+        #: Whether MLflow's fluent functions of this process write to the run.
+        self.fluent = True
+        self.log_system_metrics = False
         #: The datasets that this attempt logged.
         self.inputs: list[DatasetInput] = []
         self._guard: Guard | None = None
@@ -176,11 +184,12 @@ class TaskRun:
         self.client.set_terminated(old, status=status, end_time=end_time)
         self.run_id = made.info.run_id
         self.resumed = False
+        self.tags_before = {}
         self._params = {}
         if self._guard is not None:
             self._guard.tell(f"run {self.run_id}")
         if active:
-            mlflow.start_run(run_id=self.run_id, nested=True)
+            mlflow.start_run(run_id=self.run_id, nested=True, log_system_metrics=self.log_system_metrics)
         if self.inputs:
             self.client.log_inputs(self.run_id, datasets=self.inputs)
 
@@ -196,6 +205,10 @@ def task_run(
     key: str | None = None,
     credentials: Credentials | None = None,
     fingerprint: str | None = None,
+    group: bool = False,
+    best: Best | None = None,
+    fluent: bool = True,
+    log_system_metrics: bool = False,
 ) -> Iterator[TaskRun]:
     """
     Open the MLflow run of a task instance, as the fluent active run, and close it with the task's status.
@@ -207,14 +220,25 @@ def task_run(
     :param credentials: Of the server; the client's where not given.
     :param fingerprint: Text that is the same for the same code and settings. A run of an earlier try with
         another fingerprint is superseded as if its params had changed.
+    :param group: Put the run below one of the whole DAG run.
+    :param best: What the parent of the run tells the best of its runs by.
+    :param fluent: Whether the run becomes the active one of this process. Otherwise ``os.environ`` and
+        MLflow's globals stay as they are: for tasks whose code runs in a process of its own.
+    :param log_system_metrics: Let MLflow sample the machine while the run is active. Needs psutil.
     """
-    from mlflow.tracking import fluent
+    from mlflow.tracking import fluent as fluently
 
     address = client.tracking_uri
     credentials = credentials or getattr(client, "credentials", None) or Credentials()
     label = getattr(client, "label", None)
     registry_uri = getattr(client, "registry_uri", None)
-    with session(address, credentials, registry_uri=registry_uri, label=label):
+    if fluent:
+        held: AbstractContextManager[None] = session(
+            address, credentials, registry_uri=registry_uri, label=label
+        )
+    else:
+        held = nullcontext()
+    with held:
         experiment_id = find_experiment(client, experiment)
         attempt = {TRY_TAG: str(identity.try_number), ATTEMPT_TAG: uuid.uuid4().hex}
         wanted = {
@@ -227,30 +251,37 @@ def task_run(
         }
         if fingerprint is not None:
             wanted[FINGERPRINT_TAG] = fingerprint
-        if identity.mapped:
-            wanted[PARENT_TAG] = _find_parent(client, experiment_id, identity, tags or {})
-        run = _open(client, experiment_id, wanted, attempt=attempt, run_name=run_name or identity.label)
+        found = find_run(client, experiment_id, wanted[KEY_TAG])
+        parent_id = found.data.tags.get(PARENT_TAG) if found is not None else None
+        if parent_id is None:
+            parent_id = find_parents(client, experiment_id, identity, tags or {}, group=group)
+        if parent_id is not None:
+            wanted[PARENT_TAG] = parent_id
+        run = _open(
+            client, experiment_id, wanted, found=found, attempt=attempt, run_name=run_name or identity.label
+        )
+        run.fluent, run.log_system_metrics = fluent, log_system_metrics
         outer = _current.set(run)
-        chosen_before = getattr(fluent, "_active_experiment_id", None)
-        fluent._active_experiment_id = experiment_id
+        chosen_before = getattr(fluently, "_active_experiment_id", None)
+        if fluent:
+            fluently._active_experiment_id = experiment_id
         try:
             run._guard = start_guard(
                 tracking_uri=address, run_id=run.run_id, tags=attempt, credentials=credentials
             )
-            yield from _watched(client, run)
+            yield from _watched(client, run, best)
         finally:
-            fluent._active_experiment_id = chosen_before
+            if fluent:
+                fluently._active_experiment_id = chosen_before
             _current.reset(outer)
 
 
-def _watched(client: Any, run: TaskRun) -> Iterator[TaskRun]:
-    import mlflow
-
+def _watched(client: Any, run: TaskRun, best: Best | None) -> Iterator[TaskRun]:
     owner = os.getpid()
     status = "FINISHED"
     failed = True
     try:
-        mlflow.start_run(run_id=run.run_id, nested=True)
+        _start(client, run)
         if run._outdated:
             run._supersede("the code or its settings changed")
         yield run
@@ -261,12 +292,37 @@ def _watched(client: Any, run: TaskRun) -> Iterator[TaskRun]:
             status = "SCHEDULED"
         elif names & _SKIPS:
             run.set_tags({STATE_TAG: "skipped"})
-        else:
+        elif not names & _SUCCESSES:
             status = "FAILED" if isinstance(exc, Exception) else "KILLED"
         raise
     finally:
         if os.getpid() == owner:
-            _end(client, run, "KILLED" if run.killed else status, failed=failed)
+            status = "KILLED" if run.killed else status
+            _end(client, run, status, failed=failed)
+            _tell_parents(client, run, status, best)
+
+
+def _start(client: Any, run: TaskRun) -> None:
+    if run.fluent:
+        import mlflow
+
+        mlflow.start_run(run_id=run.run_id, nested=True, log_system_metrics=run.log_system_metrics)
+    elif run.resumed:
+        client.update_run(run.run_id, status="RUNNING")
+
+
+def _tell_parents(client: Any, run: TaskRun, status: str, best: Best | None) -> None:
+    """Let the parents show how the run ended; they only inform, so a failure does not fail the task."""
+    parent_id = run._tags.get(PARENT_TAG)
+    if parent_id is None or status == "SCHEDULED":
+        return
+    try:
+        if status != "FINISHED" or run._mends:
+            mirror_status(client, parent_id, failed=status != "FINISHED")
+        if best is not None:
+            show_best(client, parent_id, best)
+    except Exception:  # noqa: BLE001 - it only informs
+        _log.exception("the parent %s of MLflow run %s was not told how it ended", parent_id, run.run_id)
 
 
 def current_run() -> TaskRun:
@@ -319,11 +375,16 @@ def find_run(client: Any, experiment_id: str, key: str) -> Any | None:
 
 
 def _open(
-    client: Any, experiment_id: str, tags: dict[str, str], *, attempt: Mapping[str, str], run_name: str
+    client: Any,
+    experiment_id: str,
+    tags: dict[str, str],
+    *,
+    found: Any | None,
+    attempt: Mapping[str, str],
+    run_name: str,
 ) -> TaskRun:
     from mlflow.entities import RunTag
 
-    found = find_run(client, experiment_id, tags[KEY_TAG])
     if found is None:
         made = client.create_run(experiment_id, tags=tags, run_name=run_name)
         return TaskRun(client, run=made, resumed=False, tags=tags, run_name=run_name, attempt=attempt)
@@ -337,37 +398,6 @@ def _open(
             client.delete_tag(found.info.run_id, stale)
     client.log_batch(found.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     return run
-
-
-def _find_parent(client: Any, experiment_id: str, identity: TaskIdentity, tags: Mapping[str, str]) -> str:
-    """
-    Give the one parent of all instances of a mapped task.
-
-    Instances start at the same time, so several may find none and make one: each looks again, keeps the
-    earliest and deletes its own if it came later.
-    """
-    key = identity.parent_key
-    filter_string = f"tags.`{KEY_TAG}` = '{key}'"
-    order = ["attributes.start_time ASC"]
-    found = client.search_runs([experiment_id], filter_string=filter_string, max_results=1, order_by=order)
-    if found:
-        return str(found[0].info.run_id)
-    own_tags = {name: value for name, value in identity.tags().items() if name != TRY_TAG}
-    own_tags.pop("airflow.map_index")
-    made = client.create_run(
-        experiment_id,
-        tags={**tags, **own_tags, KEY_TAG: key, "mlflow.source.type": "JOB"},
-        run_name=f"{identity.task_id} {identity.slice or identity.run_id}",
-    )
-    own = str(made.info.run_id)
-    client.set_terminated(own, status="FINISHED")
-    rivals = client.search_runs([experiment_id], filter_string=filter_string, max_results=100, order_by=order)
-    first = min(
-        ((run.info.start_time, str(run.info.run_id)) for run in rivals), default=(made.info.start_time, own)
-    )[1]
-    if first != own:
-        client.delete_run(own)
-    return first
 
 
 def _end(client: Any, run: TaskRun, status: str, *, failed: bool) -> None:

@@ -112,6 +112,13 @@ def _close_once(orders: dict[str, Any], status: str) -> None:
     _request(
         orders, "POST", "runs/set-tag", {"run_id": run_id, "key": "airflow.closed_by", "value": "watchdog"}
     )
+    while parent_id := tags.get("mlflow.parentRunId"):
+        parent = _request(orders, "GET", f"runs/get?run_id={parent_id}")["run"]
+        tags = {tag["key"]: tag["value"] for tag in parent["data"].get("tags", ())}
+        if "airflow.parent" not in tags:
+            return  # made by somebody else
+        body = {"run_id": parent_id, "status": "FAILED", "end_time": int(time.time() * 1000)}
+        _request(orders, "POST", "runs/update", body)
 
 
 def _request(orders: dict[str, Any], method: str, path: str, body: dict[str, Any] | None = None) -> Any:
