@@ -27,6 +27,7 @@ os.environ.update(
         "AIRFLOW__CORE__XCOM_BACKEND": "airflow_ml_provider.xcom.backend.ArtifactXComBackend",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(_HOME / "logs"),
         "AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT": f"file://{_HOME}/artifacts",
         "AIRFLOW__ML_PROVIDER__SIGNING_KEY": secrets.token_hex(32),
@@ -45,3 +46,14 @@ def airflow_home() -> Path:
 def _remove_airflow_home() -> Iterator[None]:
     yield
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def airflow_db(airflow_home: Path) -> Path:
+    """A migrated metadata database, one for the session."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.utils import db
+
+    db.initdb()
+    DagBundlesManager().sync_bundles_to_db()
+    return airflow_home / "airflow.db"

@@ -133,6 +133,11 @@ class MlflowHook(BaseHook):
         page = f"models/{quote(name, safe='')}"
         return self._page(page if version is None else f"{page}/versions/{quote(str(version), safe='')}")
 
+    def home_url(self) -> str | None:
+        """The address of MLflow's pages; None for a store that has none."""
+        base = self._address.ui_url or self.tracking_uri
+        return base.rstrip("/") if base.startswith(("http://", "https://")) else None
+
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the server answers and lets us in, and what to do if not."""
         try:
@@ -143,10 +148,8 @@ class MlflowHook(BaseHook):
         return True, f"MLflow at {without_password(self.tracking_uri)} answers; {seen}"
 
     def _page(self, path: str) -> str | None:
-        base = self._address.ui_url or self.tracking_uri
-        if not base.startswith(("http://", "https://")):
-            return None
-        return f"{base.rstrip('/')}/#/{path}"
+        base = self.home_url()
+        return None if base is None else f"{base}/#/{path}"
 
 
 def _from_connection(conn_id: str, connection: Any) -> _Address:

@@ -26,17 +26,6 @@ ALIAS_SET = "model_version_alias.created"
 _MAX_BODY = 1_000_000
 
 
-class LazyApp:
-    """An ASGI app that is made at its first request: every process of Airflow loads plugins."""
-
-    _app: Any = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if self._app is None:
-            self._app = make_app()
-        await self._app(scope, receive, send)
-
-
 def make_app() -> Any:
     """Make the app with the route ``POST /webhooks/mlflow/{mlflow_conn_id}``."""
     from fastapi import FastAPI, HTTPException, Request

@@ -17,17 +17,6 @@ from tests.support.mlflow_server import mlflow_server_in
 
 
 @pytest.fixture(scope="session")
-def airflow_db(airflow_home: Path) -> Path:
-    """A migrated metadata database, one for the session."""
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.utils import db
-
-    db.initdb()
-    DagBundlesManager().sync_bundles_to_db()
-    return airflow_home / "airflow.db"
-
-
-@pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server, known to Airflow as the connection ``mlflow_default``."""
     with mlflow_server_in(tmp_path_factory.mktemp("mlflow")) as server:

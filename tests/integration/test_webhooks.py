@@ -33,12 +33,15 @@ def endpoint(airflow_db: Path, artifact_root: Path, server: str, monkeypatch) ->
     """Serve the endpoint as the API server does; gives its address."""
     import uvicorn
 
-    from airflow_ml_provider.plugins.webhooks import LazyApp
+    from airflow_ml_provider.plugins.lazy import LazyApp
+    from airflow_ml_provider.plugins.webhooks import make_app
 
     connection = {"conn_type": "mlflow", "host": server, "extra": {"webhook_secret": SECRET}}
     monkeypatch.setenv(f"AIRFLOW_CONN_{CONN.upper()}", json.dumps(connection))
     [port] = free_ports(1)
-    running = uvicorn.Server(uvicorn.Config(LazyApp(), host="127.0.0.1", port=port, log_level="warning"))
+    running = uvicorn.Server(
+        uvicorn.Config(LazyApp(make_app), host="127.0.0.1", port=port, log_level="warning")
+    )
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     while not running.started:

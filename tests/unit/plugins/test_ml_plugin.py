@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from airflow_ml_provider.listeners import task_listener
 from airflow_ml_provider.plugins.ml_plugin import MLPlugin
 
@@ -30,7 +33,20 @@ def test_the_listener_hears_about_task_instances() -> None:
     assert task_listener in [implementation.plugin for implementation in hooks]
 
 
-def test_the_endpoint_for_webhooks_is_made_at_its_first_request() -> None:
-    [app] = MLPlugin.fastapi_apps
-    assert app["url_prefix"] == "/ml-provider"
-    assert app["app"]._app is None
+def test_the_apps_of_the_api_server_are_made_at_their_first_request() -> None:
+    # The webhooks' prefix begins those of the others: Airflow takes the first that fits.
+    assert [app["url_prefix"] for app in MLPlugin.fastapi_apps] == [
+        "/ml-provider/api/v1",
+        "/ml-provider/static",
+        "/ml-provider",
+    ]
+    code = (
+        "import sys\n"
+        "from airflow_ml_provider.plugins.ml_plugin import MLPlugin\n"
+        "assert all(app['app']._app is None for app in MLPlugin.fastapi_apps)\n"
+        "print(sorted({'fastapi', 'starlette', 'airflow.api_fastapi'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

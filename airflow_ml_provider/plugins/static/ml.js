@@ -1,0 +1,1 @@
+import{a as e,d as t,f as n,n as r}from"./chunks/jsx-runtime-DHXxDyNx.js";import{t as i}from"./chunks/preload-helper-BQUUbbNx.js";t();var a=n(()=>i(()=>import(`./chunks/app-COSFYmUZ.js`).then(e=>e.t),[],import.meta.url));function o(t){return r(e,{fallback:null,children:r(a,{...t})})}Object.assign(globalThis,{ML:o,AirflowPlugin:o});
