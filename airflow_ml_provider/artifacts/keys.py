@@ -123,6 +123,31 @@ def consumers_prefix(version_id: str) -> str:
     return f"consumers/{check_version_id(version_id)}/"
 
 
+def model_edges_prefix(model_key: str, direction: str) -> str:
+    """Where the attempts are that made (``written``) or used (``read``) a model."""
+    return f"models/{segment(model_key)}/{direction}/"
+
+
+def registered_prefix(registered_model_name: str) -> str:
+    return f"registered/{segment(registered_model_name)}/"
+
+
+def registered_key(registered_model_name: str, version: str) -> str:
+    """Name a registered version so that the highest one sorts first."""
+    number = int(version) if version.isdecimal() else 0
+    return f"{registered_prefix(registered_model_name)}{10**12 - number:013d}-{segment(version)}.json"
+
+
+def evaluation_edges_prefix(mlflow_run_id: str, direction: str) -> str:
+    """Where the attempts are that made (``written``) or used (``read``) an evaluation."""
+    return f"evaluations/{segment(mlflow_run_id)}/{direction}/"
+
+
+def event_prefix(uri: str, event_id: str) -> str:
+    """Where the DAG runs are that an asset event started."""
+    return f"events/{segment(uri)}/{segment(event_id)}/"
+
+
 def cache_key(key: str) -> str:
     return f"cache/{segment(key)}.json"
 

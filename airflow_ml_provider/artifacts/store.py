@@ -115,6 +115,9 @@ class ArtifactStore:
         self.allowed_classes = tuple(allowed_classes)
         self.mask = tuple(mask)
         self.max_artifact_bytes = max_artifact_bytes
+        #: Called with what is loaded by a reference that the store found, and with what :meth:`save` stored.
+        self.on_read: Callable[[ArtifactRef, Any], None] | None = None
+        self.on_write: Callable[[ArtifactRef], None] | None = None
 
     def __repr__(self) -> str:
         return f"ArtifactStore({self.objects.root!r})"
@@ -150,7 +153,7 @@ class ArtifactStore:
         if isinstance(value, ArtifactRef):
             value = self.load(value)
         ref = session.whole(value, format)
-        session.publish(None)
+        session.publish(self.on_write)
         return ref
 
     def encode(
@@ -536,7 +539,7 @@ class ArtifactStore:
             raise SignatureError(
                 f"the manifest of {ref.uri} stands at {key}; somebody copied it there, delete it"
             )
-        return replace(ref, _store=self)
+        return replace(ref, _store=self, _on_read=self.on_read)
 
 
 class _Session:

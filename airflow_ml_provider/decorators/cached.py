@@ -378,13 +378,17 @@ def _reuse(
             "seconds_saved": entry.seconds,
         },
     )
+    for model in _models_in(entry.tree, store):
+        state.note_model(model, "read", "reused")
     for ref in refs_of(entry.tree, store):
+        state.note_reused(ref)
         exchange.note_outlet(state, ref)
     return kept(entry.tree, kind=entry.type, length=entry.length)
 
 
 def _tell(context: Context, about: dict[str, Any]) -> None:
-    """Say in an XCom what was decided; that only informs, so a failure does not fail the task."""
+    """Say in the record and an XCom what was decided; it only informs, so a failure fails no task."""
+    states.begin(context).cached = about
     try:
         context["ti"].xcom_push(key=XCOM_KEY, value=about)
     except Exception:

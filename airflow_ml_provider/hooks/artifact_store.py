@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -39,12 +40,23 @@ class ArtifactStoreHook(BaseHook):
 
 @functools.lru_cache(maxsize=8)
 def _store_for(settings: Settings) -> ArtifactStore:
-    from airflow_ml_provider.artifacts.store import ArtifactStore
+    is_s3 = settings.artifact_root.startswith("s3://")
+    return open_store(settings, s3_options(settings.artifact_conn_id) if is_s3 else None)
 
-    return ArtifactStore(
+
+def open_store(settings: Settings, options: Mapping[str, Any] | None) -> ArtifactStore:
+    """
+    Make a store of settings.
+
+    :param options: Of the object storage, credentials too.
+    """
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+    from airflow_ml_provider.xcom import state
+
+    store = ArtifactStore(
         settings.artifact_root,
         signing_key=settings.signing_key,
-        options=s3_options(settings.artifact_conn_id) if settings.artifact_root.startswith("s3://") else None,
+        options=options,
         inline_max_bytes=settings.inline_max_bytes,
         allow_pickle=settings.allow_pickle,
         verify_on_read=settings.verify_on_read,
@@ -54,6 +66,9 @@ def _store_for(settings: Settings) -> ArtifactStore:
         max_artifact_bytes=settings.max_artifact_bytes or None,
         verify_with=settings.verify_with,
     )
+    # What a task finds by name and what it saves by itself is in its record too.
+    store.on_read, store.on_write = state.note_read, state.note_written
+    return store
 
 
 def s3_options(conn_id: str | None) -> dict[str, Any]:

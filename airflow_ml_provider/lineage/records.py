@@ -1,37 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What one attempt of a task read and wrote, and the reverse edge from a version to its readers.
+What one attempt of a task read, wrote and measured, and the reverse edges that lead back to it.
 
-One record an attempt and one small object for each version it read: O(inputs + outputs) requests.
+::
+
+    records/<dag>/<run>/<task>/<map index>/<try>.json    the record of an attempt
+    consumers/<version id>/<attempt>                     who read, was handed or reused an artifact version
+    models/<model key>/{written,read}/<attempt>          who made and who used a model
+    registered/<name>/<version, newest first>.json       which model a registered version is
+    evaluations/<MLflow run id>/{written,read}/<attempt> who made an evaluation and who decided by it
+    events/<asset uri>/<event>/<dag>/<run>.json          which DAG run an asset event started
+
+One record an attempt and one small object for each thing that it touched: O(inputs + outputs) requests. An
+attempt that read something leaves a first record before its code runs, so that a process which is killed
+without a word is known by what it read; the attempt after it says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.objects import at_once
+from airflow_ml_provider.exceptions import ArtifactNotFoundError
 
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.objects import ObjectStore
     from airflow_ml_provider.artifacts.refs import ArtifactRef
 
+KIND = "ml-record/v1"
+RUNNING = "running"
+KILLED = "killed"
+# A run that an asset event starts after a long pause may have consumed thousands.
+MOST_EVENTS = 50
+
+_ATTEMPT = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+_MODEL = ("model_uri", "model_id", "registered_model_name", "version", "mlflow_run_id")
+
 
 @dataclass(frozen=True)
 class VersionUse:
-    """An artifact version as a record names it."""
+    """
+    An artifact version as a record names it.
+
+    :param loaded: False for a reference that was handed to the task, whose content it did not fetch.
+    :param producer: The attempt that wrote it, so that the way back is known where the version is gone.
+    """
 
     name: str
     version_id: str
     digest: str
     type: str
     size_bytes: int
+    loaded: bool = True
+    producer: dict[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
-    def of(cls, ref: ArtifactRef) -> VersionUse:
-        return cls(ref.name, ref.version_id, ref.digest, ref.type, ref.size_bytes)
+    def of(cls, ref: ArtifactRef, *, loaded: bool = True) -> VersionUse:
+        producer = None if ref.producer is None else asdict(ref.producer)
+        return cls(ref.name, ref.version_id, ref.digest, ref.type, ref.size_bytes, loaded, producer)
 
 
 @dataclass(frozen=True)
@@ -44,16 +76,32 @@ class TaskRecord:
     map_index: int
     try_number: int
     outcome: str
-    """``success``, ``failed`` or ``skipped``."""
+    """``success``, ``failed``, ``skipped``; ``running`` until it ends; ``killed``: it ended without a word."""
     started_at: datetime | None = None
     effective_at: datetime | None = None
     data_interval: tuple[datetime, datetime] | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+    """Of the DAG run: ``run_type``, ``run_after``, ``logical_date``, ``partition_key``."""
+    triggered_by: tuple[dict[str, Any], ...] = ()
+    """The asset events that started the run: ``uri``, ``name``, ``timestamp``, ``source``, ``extra``."""
+    triggered_by_total: int = 0
     reads: tuple[VersionUse, ...] = ()
     writes: tuple[VersionUse, ...] = ()
+    reused: tuple[VersionUse, ...] = ()
+    """Versions that a cache hit returned in place of new ones; their producer wrote them."""
     models_read: tuple[dict[str, Any], ...] = ()
     models_written: tuple[dict[str, Any], ...] = ()
     inlets: tuple[str, ...] = ()
     outlets: tuple[str, ...] = ()
+    emitted: tuple[dict[str, Any], ...] = ()
+    """The asset events that a success raised: ``uri``, ``name``, ``extra``, ``partition_keys``."""
+    params: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    mlflow_run_id: str | None = None
+    experiment_id: str | None = None
+    cached: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
+    promotion: dict[str, Any] | None = None
     code: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
@@ -65,37 +113,51 @@ class TaskRecord:
         return keys.record_key(self.dag_id, self.run_id, self.task_id, self.map_index, self.try_number)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON, times in ISO 8601 with zone."""
-        doc: dict[str, Any] = {"kind": "ml-record/v1"}
+        """Return the record as plain JSON, times in ISO 8601 with zone, numbers JSON lacks as text."""
+        doc: dict[str, Any] = {"kind": KIND}
         for name in self.__dataclass_fields__:
             doc[name] = _plain(getattr(self, name))
         return doc
 
 
-def write_record(objects: ObjectStore, record: TaskRecord) -> None:
+def write_record(objects: ObjectStore, record: TaskRecord, *, already: set[str] | None = None) -> None:
     """
-    Write a record and the reverse edges of what it read.
+    Write a record and the reverse edges to it.
 
-    An attempt that is written twice (a listener called again) replaces its own record.
+    An attempt that is written twice (while it runs and when it ended) replaces its own record.
+
+    :param already: Keys of edges that this attempt wrote; they are not written again, and new ones are added.
     """
+    from airflow_ml_provider.lineage.index import index_attempt
+
+    known = set() if already is None else already
     objects.put_json(record.key, record.to_json(), create_only=False)
-    consumer = {
-        "dag_id": record.dag_id,
-        "run_id": record.run_id,
-        "task_id": record.task_id,
-        "map_index": record.map_index,
-        "try_number": record.try_number,
-        "outcome": record.outcome,
-        "recorded_at": record.recorded_at.isoformat(),
-        "record": record.key,
-    }
-    for use in record.reads:
-        objects.put_json(consumer_key(use.version_id, record), consumer, create_only=False)
+    edges = {key: doc for key, doc in _edges(record) if key not in known}
+    # Which model a registered version is never changes; who made it and who used it are edges of their own.
+    at_once(lambda key: objects.put_json(key, edges[key], create_only=key.startswith("registered/")), edges)
+    known.update(edges)
+    if record.outcome != RUNNING:
+        index_attempt(objects, record.to_json())
 
 
-def consumer_key(version_id: str, record: TaskRecord) -> str:
-    """Place the reverse edge of one attempt beside the others of the version it read."""
-    return f"{keys.consumers_prefix(version_id)}{record.key.removeprefix('records/')}"
+def close_killed(objects: ObjectStore, record: Mapping[str, Any], found_by: int) -> bool:
+    """
+    Say of the attempt before this one that it was killed, if it left nothing but its first record.
+
+    :param record: The attempt's identity as of a record: ``dag_id`` and so on.
+    :param found_by: The number of the try that asks.
+    :returns: Whether it was so. One request, two if it was.
+    """
+    key = keys.record_key(*(record[name] for name in _ATTEMPT))
+    try:
+        doc = objects.get_json(key)
+    except ArtifactNotFoundError:
+        return False
+    if doc.get("outcome") != RUNNING:
+        return False
+    doc |= {"outcome": KILLED, "error": f"its process ended without a word; try {found_by} found it so"}
+    objects.put_json(key, doc, create_only=False)
+    return True
 
 
 def read_record(
@@ -110,17 +172,143 @@ def read_record(
     return found
 
 
+def consumer_key(version_id: str, record: TaskRecord) -> str:
+    """Place the reverse edge of one attempt beside the others of the version it read."""
+    return f"{keys.consumers_prefix(version_id)}{_place(record)}"
+
+
 def consumers_of(objects: ObjectStore, version_id: str) -> Iterator[dict[str, Any]]:
-    """Yield the attempts that read an artifact version."""
-    for entry in objects.list(keys.consumers_prefix(version_id)):
+    """Yield the attempts that read an artifact version, were handed it or reused it; ``use`` says which."""
+    return _edges_under(objects, keys.consumers_prefix(version_id))
+
+
+def model_key(model: Mapping[str, Any]) -> str | None:
+    """
+    Return what a model is filed under: its MLflow id, else its registered name and version, else its URI.
+
+    :param model: As a record names it: ``model_id``, ``registered_model_name``, ``version``, ``model_uri``.
+    """
+    if model.get("model_id"):
+        return str(model["model_id"])
+    if model.get("registered_model_name") and model.get("version"):
+        return f"{model['registered_model_name']}/{model['version']}"
+    return str(model["model_uri"]) if model.get("model_uri") else None
+
+
+def makers_of_model(objects: ObjectStore, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the attempts that trained, registered or promoted a model; ``role`` says which."""
+    return _edges_under(objects, keys.model_edges_prefix(key, "written"))
+
+
+def users_of_model(objects: ObjectStore, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the attempts that evaluated, scored with, loaded ... a model; ``role`` says which."""
+    return _edges_under(objects, keys.model_edges_prefix(key, "read"))
+
+
+def registered_version(
+    objects: ObjectStore, registered_model_name: str, version: str
+) -> dict[str, Any] | None:
+    """Return which model a registered version is; None if no record knows. One request."""
+    try:
+        found: dict[str, Any] = objects.get_json(keys.registered_key(registered_model_name, str(version)))
+    except ArtifactNotFoundError:
+        return None
+    return found
+
+
+def registered_versions(
+    objects: ObjectStore, registered_model_name: str, *, limit: int | None = None, after: str | None = None
+) -> list[dict[str, Any]]:
+    """
+    Return the versions of a registered model that records know, the highest first.
+
+    :param after: Go on after this version.
+    """
+    prefix = keys.registered_prefix(registered_model_name)
+    start = None if after is None else keys.registered_key(registered_model_name, str(after))
+    found = [entry.key for entry in objects.list(prefix, after=start, limit=limit)]
+    return at_once(objects.get_json, found)
+
+
+def makers_of_evaluation(objects: ObjectStore, mlflow_run_id: str) -> Iterator[dict[str, Any]]:
+    """Yield the attempts that measured an evaluation."""
+    return _edges_under(objects, keys.evaluation_edges_prefix(mlflow_run_id, "written"))
+
+
+def users_of_evaluation(objects: ObjectStore, mlflow_run_id: str) -> Iterator[dict[str, Any]]:
+    """Yield the attempts that decided by an evaluation."""
+    return _edges_under(objects, keys.evaluation_edges_prefix(mlflow_run_id, "read"))
+
+
+def event_id(source: Mapping[str, Any] | None, timestamp: str | None) -> str:
+    """
+    Name an asset event among those of its asset.
+
+    By the task instance that raised it, which does not learn the time that Airflow gives the event; by that
+    time if a watcher, a webhook or a person raised it.
+    """
+    if source and source.get("task_id"):
+        who = [str(source.get(name)) for name in ("dag_id", "run_id", "task_id")]
+        who.append(str(-1 if source.get("map_index") is None else source["map_index"]))
+        return f"task-{hashlib.sha256(repr(who).encode()).hexdigest()[:24]}"
+    return f"time-{timestamp or 'unknown'}"
+
+
+def runs_started_by(objects: ObjectStore, uri: str, event: str) -> Iterator[dict[str, Any]]:
+    """Yield the DAG runs that an asset event started; ``timestamp`` is the event's own."""
+    return _edges_under(objects, keys.event_prefix(uri, event))
+
+
+def _edges(record: TaskRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name the objects that lead back to a record."""
+    place = _place(record)
+    who: dict[str, Any] = {name: getattr(record, name) for name in _ATTEMPT}
+    who |= {"recorded_at": record.recorded_at.isoformat(), "record": record.key}
+    if record.outcome != RUNNING:
+        # An edge is written once, by then the outcome may be open; the record knows it.
+        who["outcome"] = record.outcome
+    uses = [("read" if use.loaded else "handed", use) for use in record.reads]
+    for how, use in (*(("reused", use) for use in record.reused), *uses):
+        yield keys.consumers_prefix(use.version_id) + place, {**who, "name": use.name, "use": how}
+    for direction, models in (("written", record.models_written), ("read", record.models_read)):
+        for model in models:
+            key = model_key(model)
+            if key is None:
+                continue
+            yield keys.model_edges_prefix(key, direction) + place, {**who, **model}
+            name, version = model.get("registered_model_name"), model.get("version")
+            if name and version:
+                known = {label: model.get(label) for label in _MODEL}
+                yield keys.registered_key(name, str(version)), {**known, "model_key": key}
+    if made := (record.evaluation or {}).get("mlflow_run_id"):
+        yield keys.evaluation_edges_prefix(made, "written") + place, who
+    if used := (record.promotion or {}).get("evaluation_run_id"):
+        yield keys.evaluation_edges_prefix(used, "read") + place, who
+    run = f"{keys.segment(record.dag_id)}/{keys.segment(record.run_id)}.json"
+    for event in record.triggered_by:
+        started = {"dag_id": record.dag_id, "run_id": record.run_id, **event}
+        key = keys.event_prefix(event["uri"], event_id(event.get("source"), event.get("timestamp")))
+        yield key + run, _plain(started)
+
+
+def _edges_under(objects: ObjectStore, prefix: str) -> Iterator[dict[str, Any]]:
+    for entry in objects.list(prefix):
         yield objects.get_json(entry.key)
+
+
+def _place(record: TaskRecord) -> str:
+    return record.key.removeprefix("records/")
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, VersionUse):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value

@@ -29,9 +29,19 @@ def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
     from airflow_ml_provider.xcom import state
 
     try:
-        state.begin(task_instance.get_template_context())
+        attempt = state.begin(task_instance.get_template_context())
     except Exception:
         log.exception("noting the start of %s failed; its artifacts get default names", task_instance)
+        return
+    from airflow_ml_provider.listeners.recording import close_attempt_before, watch_attempt
+    from airflow_ml_provider.tracking import models
+
+    models.on_load(state.note_loaded_model)
+    try:
+        close_attempt_before(attempt)
+        watch_attempt(attempt, task_instance)
+    except Exception:
+        log.exception("recording the start of %s failed; it is recorded at its end", task_instance)
 
 
 @hookimpl

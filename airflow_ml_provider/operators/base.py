@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     Clock = Literal["data", "wall"]
 
 log = logging.getLogger(__name__)
+
+_MOST_EVIDENCE_CHARACTERS = 8_000
 
 
 class MlflowTask:
@@ -83,10 +86,13 @@ class MlflowTask:
             fingerprint=fingerprint,
         ) as run:
             self._task_run = run
+            states.begin(context).note_mlflow_run(run.run_id, run.experiment_id)
             self.show_run(context, run.experiment_id, run.run_id)
             try:
                 yield run
             finally:
+                # Other params than before begin a new run.
+                states.begin(context).note_mlflow_run(run.run_id, run.experiment_id)
                 self._task_run = None
 
     def on_kill(self) -> None:
@@ -180,19 +186,43 @@ def times_of(context: Context) -> dict[str, str]:
     return tags
 
 
-def note_model(context: Context, ref: ModelRef, role: Literal["read", "written"]) -> None:
-    """Remember for the lineage record that this task instance made or used a model."""
+def note_model(
+    context: Context, ref: ModelRef, direction: Literal["read", "written"], role: str | None = None
+) -> None:
+    """
+    Remember for the lineage record that this task instance made or used a model.
+
+    :param role: As what: ``trained``, ``registered``, ``evaluated``, ``scored`` ...
+    """
+    states.begin(context).note_model(ref, direction, role or direction)
+
+
+def note_evaluation(context: Context, result: Mapping[str, Any]) -> None:
+    """Remember for the lineage record what an evaluation measured, small."""
     state = states.begin(context)
-    known = state.models_written if role == "written" else state.models_read
-    entry = {
-        "model_uri": ref.model_uri,
-        "model_id": ref.model_id,
-        "registered_model_name": ref.registered_model_name,
-        "version": ref.version,
-        "mlflow_run_id": ref.mlflow_run_id,
+    state.metrics.update(result["metrics"])
+    told = {name: value for name, value in result.items() if name not in ("slices", "gains")}
+    for name in ("slices", "gains"):
+        if result.get(name) and len(json.dumps(result[name], default=str)) <= _MOST_EVIDENCE_CHARACTERS:
+            told[name] = result[name]
+    state.evaluation = {**told, "slice": identity_of(context).slice}
+
+
+def note_promotion(
+    context: Context, result: Mapping[str, Any], verdict: str, evaluation: Mapping[str, Any] | None = None
+) -> None:
+    """
+    Remember for the lineage record what was decided about an alias.
+
+    :param verdict: ``promoted``, ``rejected``, ``withheld``, ``stayed``, ``rolled_back`` ...
+    :param evaluation: What the decision rests on.
+    """
+    states.begin(context).promotion = {
+        **result,
+        "verdict": verdict,
+        "evaluation_run_id": (evaluation or {}).get("mlflow_run_id"),
+        "baseline_metrics": (evaluation or {}).get("baseline_metrics"),
     }
-    if entry not in known:
-        known.append(entry)
 
 
 def to_xcom(ref: ModelRef) -> ModelRef | dict[str, Any]:

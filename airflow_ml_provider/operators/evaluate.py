@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.artifacts.refs import ArtifactRef
-from airflow_ml_provider.operators.base import MlflowTask, coerce_model, data_time, load_frame, note_model
+from airflow_ml_provider.operators.base import (
+    MlflowTask,
+    coerce_model,
+    data_time,
+    load_frame,
+    note_evaluation,
+    note_model,
+)
 from airflow_ml_provider.tracking.leakage import Horizon, model_leak, refuse, rows_leak
 from airflow_ml_provider.tracking.registry import alias_version, version_details
 from airflow_ml_provider.xcom.context import data_interval_of, effective_at_of, identity_of, run_type_of
@@ -176,9 +183,9 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
                 operator.baseline,
                 baseline.version,
             )
-        note_model(context, model, "read")
         if baseline is not None:
-            note_model(context, baseline, "read")
+            note_model(context, baseline, "read", "baseline")
+        note_model(context, model, "read", "evaluated")
         operator.show_model(context, model.registered_model_name, model.version)
         frame = load_frame(data, option="data")
         tags = {"airflow.role": "evaluation", "evaluation.leakage": "; ".join(leaks)}
@@ -205,13 +212,16 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
             )
     # The baseline as it was asked for: a promotion checks that the alias has not moved since.
     asked = coerce_model(operator.baseline).model_uri if operator.baseline else None
-    return {
+    result = {
         **measured,
         "baseline_uri": asked,
         "as_of": None if as_of is None else as_of.isoformat(),
         "clock": operator.clock,
         "leakage": leaks,
     }
+    baseline_id = None if baseline is None else baseline.model_id
+    note_evaluation(context, {**result, "baseline_model_id": baseline_id})
+    return result
 
 
 def refuse_leakage(

@@ -84,7 +84,7 @@ class BatchPredictOperator(MlflowTask, BaseOperator):
         ref = self.resolve(model_of_run(self.model, context))
         self.show_run(context, ref.experiment_id, ref.mlflow_run_id)
         self.show_model(context, ref.registered_model_name, ref.version)
-        note_model(context, ref, "read")
+        note_model(context, ref, "read", "scored")
         context["ti"].xcom_push(key="model", value=ref.to_json())
         frame = load_frame(self.data, option="data")
         return self._score(ref, frame)

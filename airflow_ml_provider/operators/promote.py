@@ -14,7 +14,7 @@ from airflow.sdk import BaseOperator
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
 from airflow_ml_provider.exceptions import StaleEvaluationError
 from airflow_ml_provider.operators.alias import MovesAlias, actor_of
-from airflow_ml_provider.operators.base import coerce_model, ledger, note_model
+from airflow_ml_provider.operators.base import coerce_model, ledger, note_model, note_promotion
 from airflow_ml_provider.operators.register import actor_tags, check_name_or_template
 from airflow_ml_provider.operators.train import finite
 from airflow_ml_provider.tracking.gates import MetricGate, decide
@@ -244,6 +244,7 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         self._tag(ref, "promoted", result["reasons"])
         self._show(context, ref, version)
         self._announce(context, result, move)
+        note_promotion(context, result, "promoted", self.evaluation)
         log.info(
             "%s of %r moved from version %s to %s: %s",
             self.alias,
@@ -258,14 +259,14 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         """End without a move of this try, and so without an event."""
         self._silence(context)
         self._show(context, ref, result["version"])
+        note_promotion(context, result, "stayed", self.evaluation)
         log.info("%s: %s", ref.model_uri, "; ".join(result["reasons"]))
         return result
 
     def _show(self, context: Context, ref: ModelRef, version: str) -> None:
         self.show_model(context, self.registered_model_name, version)
-        note_model(
-            context, ref.at(version=version, registered_model_name=self.registered_model_name), "written"
-        )
+        made = ref.at(version=version, registered_model_name=self.registered_model_name)
+        note_model(context, made, "written", "promoted")
 
     def _refuse_stale(self, evaluation: Mapping[str, Any], standing: Standing, ref: ModelRef) -> None:
         """Raise if the alias is neither where the evaluation saw it nor at this very model."""
@@ -294,7 +295,8 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         self._silence(context)
         self._tag(ref, verdict, result["reasons"])
         self.show_model(context, self.registered_model_name, None)
-        note_model(context, ref, "read")
+        note_model(context, ref, "read", verdict)
+        note_promotion(context, result, verdict, self.evaluation)
         log.info("%s not promoted: %s", ref.model_uri, "; ".join(result["reasons"]))
         return result
 

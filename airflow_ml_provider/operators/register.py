@@ -77,7 +77,7 @@ class RegisterModelOperator(MlflowTask, BaseOperator):
         ref = ref.at(version=version, registered_model_name=self.registered_model_name)
         self.show_run(context, ref.experiment_id, ref.mlflow_run_id)
         self.show_model(context, self.registered_model_name, version)
-        note_model(context, ref, "written")
+        note_model(context, ref, "written", "registered")
         log.info("%s is version %s of %r", ref.model_uri, version, self.registered_model_name)
         return to_xcom(ref)
 

@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
 from airflow_ml_provider.operators.alias import MovesAlias, actor_of
-from airflow_ml_provider.operators.base import ledger, note_model
+from airflow_ml_provider.operators.base import ledger, note_model, note_promotion
 from airflow_ml_provider.operators.register import check_name_or_template
 from airflow_ml_provider.operators.train import finite
 from airflow_ml_provider.tracking.ledger import AliasMove
@@ -142,13 +142,15 @@ class RollbackModelOperator(MovesAlias, BaseOperator):
             "metrics": dict(ref.metrics),
         }
         self.show_model(context, name, made.version)
-        note_model(context, ref, "read")
+        note_model(context, ref, "read", "rolled_back")
+        note_promotion(context, result, "rolled_back")
         self._announce(context, result, made)
         log.info("%s", made)
         return result
 
     def _leave(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
         self._silence(context)
+        note_promotion(context, result, "rolled_back" if result["rolled_back"] else "stayed")
         self.show_model(context, self.registered_model_name, result["version"])
         log.info("%s@%s stays: %s", self.registered_model_name, self.alias, "; ".join(result["reasons"]))
         return result

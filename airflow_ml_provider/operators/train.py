@@ -18,6 +18,7 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow_ml_provider.operators.arguments import Call, LoadsArguments
 from airflow_ml_provider.operators.base import MlflowTask, data_time, note_model, to_xcom, with_connection
 from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.xcom import state as states
 from airflow_ml_provider.xcom.context import effective_at_of
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         ref = replace(with_connection(ref, self.hook), effective_at=ref.effective_at or effective_at)
         if data_until is not None:
             ref = replace(ref, data_until=data_until.isoformat())
-        note_model(context, ref, "written")
+        note_model(context, ref, "written", "trained")
+        states.begin(context).metrics.update(ref.metrics)
         log.info("Trained %s in MLflow run %s", ref.model_uri, ref.mlflow_run_id)
         return to_xcom(ref)
 
@@ -135,6 +137,7 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
             run.log_inputs(list({ref.version_id: ref for ref in call.refs}.values()), context="training")
         if self._context is not None:  # other parameters than before begin a new run
             self.show_run(self._context, run.experiment_id, run.run_id)
+            states.begin(self._context).params.update(call.scalars)
         self._call = call
 
     def _log_result(self, result: Any, run: TaskRun, known: set[str], effective_at: str) -> ModelRef:

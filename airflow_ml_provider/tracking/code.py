@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which commit a file belongs to."""
+"""Which commit a file belongs to, and what was changed since."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _TIMEOUT_SECONDS = 5.0
+_DIFF_CHARACTERS = 1_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +48,33 @@ def code_state(path: str | Path | None) -> dict[str, str]:
     return state
 
 
+def uncommitted_diff(path: str | Path | None) -> str | None:
+    """
+    Return how the tracked files of a path's repository differ from the commit, as ``git apply`` takes it.
+
+    :returns: None outside a repository and without git, an empty text if nothing differs. A diff of more than
+        a million characters is cut, and says so in its first line.
+    """
+    if path is None:
+        return None
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    if not folder.is_dir():
+        return None
+    found = _git(folder, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color")
+    if found is None or len(found) <= _DIFF_CHARACTERS:
+        return f"{found}\n" if found else found
+    return f"# Cut: the first {_DIFF_CHARACTERS} of {len(found)} characters.\n{found[:_DIFF_CHARACTERS]}\n"
+
+
+def function_digest(function: Callable[..., Any]) -> str | None:
+    """Return a digest of a function's source; None where Python cannot find it."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()[:32]
+
+
 def _head(folder: str) -> tuple[Path, str, str] | None:
     found = _git(Path(folder), "rev-parse", "--show-toplevel", "HEAD", "--abbrev-ref", "HEAD")
     lines = (found or "").splitlines()
@@ -58,10 +90,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
             [git, "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=_TIMEOUT_SECONDS,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
         _log.debug("git told nothing about %s", folder, exc_info=True)
         return None
-    return done.stdout.strip()
+    return done.stdout.rstrip("\n")

@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ _ALIASED = re.compile(r"models:/([^/@]+)@([^/@]+)")
 _VERSIONED = re.compile(r"models:/([^/@]+)/(\d+)")
 _FLAVORS = ("sklearn", "xgboost", "lightgbm", "pyfunc")
 _RUN = re.compile(r"runs:/([^/]+)/.+")
+_observers: list[Callable[[ModelRef], None]] = []
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class ModelRef:
         """
         from airflow_ml_provider.tracking.session import session_for
 
+        for observe in _observers:
+            observe(self)
         with session_for(mlflow_conn_id=self.mlflow_conn_id, tracking_uri=self.tracking_uri):
             import mlflow
 
@@ -141,6 +144,12 @@ class ModelRef:
                 return load_pyfunc(self)
             prepare_reading(flavor)
             return importlib.import_module(f"mlflow.{flavor}").load_model(self.model_uri)
+
+
+def on_load(observe: Callable[[ModelRef], None]) -> None:
+    """Have a function called with each reference that is loaded in this process from now on, once."""
+    if observe not in _observers:
+        _observers.append(observe)
 
 
 def load_pyfunc(ref: ModelRef) -> Any:

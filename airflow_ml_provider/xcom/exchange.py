@@ -8,6 +8,7 @@ here. :mod:`airflow_ml_provider.xcom.backend` translates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from airflow_ml_provider.artifacts.envelope import ARTIFACT, is_node
 from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef, Producer, part_name
 from airflow_ml_provider.exceptions import UnsupportedTypeError
 from airflow_ml_provider.settings import load_settings
+from airflow_ml_provider.tracking.models import ModelRef
 from airflow_ml_provider.xcom import reading
 from airflow_ml_provider.xcom import state as states
 from airflow_ml_provider.xcom.kept import Kept
-from airflow_ml_provider.xcom.loading import load_refs
+from airflow_ml_provider.xcom.loading import load_refs, refs_in
 
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.store import ArtifactStore
@@ -180,8 +182,35 @@ def _decode(tree: Any, task: TaskState | None, *, as_refs: bool = False) -> Any:
 
 def _decoded(tree: Any, task: TaskState, how: reading.Reading) -> Any:
     if how.keyed and type(tree) is dict and not is_node(tree):
-        return {name: _decode(item, task, as_refs=how.takes_refs(name)) for name, item in tree.items()}
-    return _decode(tree, task, as_refs=how.takes_refs())
+        return {name: _argument(item, task, as_refs=how.takes_refs(name)) for name, item in tree.items()}
+    return _argument(tree, task, as_refs=how.takes_refs())
+
+
+def _argument(tree: Any, task: TaskState, *, as_refs: bool) -> Any:
+    """Return what the task gets, and remember the references and models that it is handed."""
+    value = _decode(tree, task, as_refs=as_refs)
+    if as_refs:
+        _note_handed(task, value)
+    for model in _models_in(tree):
+        task.note_model(ModelRef.from_json(model), "read", "input")
+    return value
+
+
+def _note_handed(task: TaskState, value: Any) -> None:
+    for ref in refs_in(value):
+        task.note_handed(ref)
+
+
+def _models_in(tree: Any) -> Iterator[dict[str, Any]]:
+    pending = [tree]
+    for item in pending:
+        if type(item) is dict:
+            if item.get("kind") == "ml-model/v1":
+                yield item
+            elif item.get("kind") != ARTIFACT:  # its preview is users' text
+                pending.extend(item.values())
+        elif type(item) is list:
+            pending.extend(item)
 
 
 def _elements(tree: Any, task: TaskState, how: reading.Reading) -> Any:
@@ -197,8 +226,12 @@ def _elements(tree: Any, task: TaskState, how: reading.Reading) -> Any:
 
     def loaded(element: Any) -> Any:
         if how.keyed and type(element) is dict:
-            return {name: load_refs(item, skip=how.takes_refs(name)) for name, item in element.items()}
-        return load_refs(element, skip=how.takes_refs())
+            value: Any = {name: load_refs(item, skip=how.takes_refs(name)) for name, item in element.items()}
+        else:
+            value = load_refs(element, skip=how.takes_refs())
+        if how.refs:
+            _note_handed(task, value)
+        return value
 
     return reading.lazily(kept, loaded)
 
@@ -241,7 +274,7 @@ def _as_pushed(value: Any, task: TaskState | None) -> Any:
 
 def _note_write(task: TaskState, ref: ArtifactRef) -> None:
     """Remember a written version."""
-    task.writes[ref.version_id] = ref
+    task.note_written(ref)
     note_outlet(task, ref)
 
 

@@ -19,6 +19,7 @@ from airflow_ml_provider.xcom.context import data_interval_of, effective_at_of
 
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.refs import ArtifactRef
+    from airflow_ml_provider.tracking.models import ModelRef
 
 Key = tuple[str, str, str, int]
 
@@ -38,8 +39,25 @@ class TaskState:
     context: Mapping[str, Any] = field(default_factory=dict, repr=False)
     reads: dict[str, ArtifactRef] = field(default_factory=dict)
     writes: dict[str, ArtifactRef] = field(default_factory=dict)
+    handed: dict[str, ArtifactRef] = field(default_factory=dict)
+    """References among the inputs, whose content the attempt may never fetch."""
+    reused: dict[str, ArtifactRef] = field(default_factory=dict)
+    """What a cache hit returned."""
     models_read: list[dict[str, Any]] = field(default_factory=list)
     models_written: list[dict[str, Any]] = field(default_factory=list)
+    model_refs: dict[str, ModelRef] = field(default_factory=dict)
+    """What is known of those models beyond their names, by model URI."""
+    params: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    mlflow_run_id: str | None = None
+    experiment_id: str | None = None
+    cached: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
+    promotion: dict[str, Any] | None = None
+    on_input: Callable[[], None] | None = field(default=None, repr=False)
+    """Called when a running attempt met a version or a model that it did not know."""
+    edges: set[str] = field(default_factory=set, repr=False)
+    """Keys of the reverse edges that are written."""
     ti_id: str | None = None
     outputs: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
     """Parts of a return value that Airflow pushed already, by their ``id()``: the part and its JSON."""
@@ -54,10 +72,87 @@ class TaskState:
 
     def note_read(self, ref: ArtifactRef) -> None:
         """Remember a version that the attempt loaded."""
-        self.reads.setdefault(ref.version_id, ref)
+        if ref.version_id not in self.reads:
+            self.reads[ref.version_id] = ref
+            if ref.version_id not in self.handed:
+                self._met_input()
+
+    def note_handed(self, ref: ArtifactRef) -> None:
+        """Remember a version that the attempt was handed as a reference."""
+        self.handed.setdefault(ref.version_id, ref)
+
+    def note_written(self, ref: ArtifactRef) -> None:
+        """Remember a version that the attempt stored."""
+        self.writes[ref.version_id] = ref
+
+    def note_reused(self, ref: ArtifactRef) -> None:
+        """Remember a version that the attempt returns though another one made it."""
+        self.reused.setdefault(ref.version_id, ref)
+
+    def note_model(self, ref: ModelRef, direction: str, role: str) -> None:
+        """
+        Remember a model that the attempt made (``written``) or used (``read``).
+
+        :param role: ``trained``, ``registered``, ``promoted``, ``evaluated``, ``baseline``, ``scored``,
+            ``input`` (handed to the task), ``loaded`` ... What is known best and last counts.
+        """
+        self.model_refs[ref.model_uri] = ref
+        known = self.models_written if direction == "written" else self.models_read
+        entry = {
+            "model_uri": ref.model_uri,
+            "model_id": ref.model_id,
+            "registered_model_name": ref.registered_model_name,
+            "version": ref.version,
+            "mlflow_run_id": ref.mlflow_run_id,
+            "alias": ref.alias,
+            "role": role,
+        }
+        for other in known:
+            if _same_model(other, entry):
+                if role == "input":
+                    return
+                other.update({name: value for name, value in entry.items() if value is not None})
+                return
+        known.append(entry)
+        if direction == "read":
+            self._met_input()
+
+    def note_mlflow_run(self, mlflow_run_id: str, experiment_id: str | None = None) -> None:
+        """Remember the MLflow run of the attempt; the last one counts."""
+        self.mlflow_run_id, self.experiment_id = mlflow_run_id, experiment_id
+
+    def _met_input(self) -> None:
+        if self.on_input is not None:
+            self.on_input()
 
 
 _states: dict[Key, TaskState] = {}
+
+
+def _same_model(known: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two entries are one model, of which one may not know its registered version yet."""
+    if None in (known["model_id"], other["model_id"]):
+        return bool(known["model_uri"] == other["model_uri"])
+    both = [(each["registered_model_name"], each["version"]) for each in (known, other) if each["version"]]
+    return bool(known["model_id"] == other["model_id"]) and len(set(both)) < 2
+
+
+def note_read(ref: ArtifactRef, _value: Any = None) -> None:
+    """Remember a version that the running task fetched by itself, such as ``store.get(...).load()``."""
+    if (state := current()) is not None:
+        state.note_read(ref)
+
+
+def note_written(ref: ArtifactRef) -> None:
+    """Remember a version that the running task stored by itself."""
+    if (state := current()) is not None:
+        state.note_written(ref)
+
+
+def note_loaded_model(ref: ModelRef) -> None:
+    """Remember a model that the running task loaded by itself."""
+    if (state := current()) is not None:
+        state.note_model(ref, "read", "loaded")
 
 
 def key_of(ti: Any) -> Key:
