@@ -1,71 +1,290 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask the deployment's ledger from Python: notebooks, services, tests. Reads only."""
+"""Ask a deployment's store from Python: notebooks, services, tests. Reads only."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
-from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
+from airflow_ml_provider.exceptions import ModelNotFoundError
+from airflow_ml_provider.lineage.queries import Queries
+from airflow_ml_provider.settings import Settings, check_root, derive_key, load_settings
+from airflow_ml_provider.tracking.clocks import moment
+from airflow_ml_provider.tracking.models import ModelRef
 
 if TYPE_CHECKING:
-    from airflow_ml_provider.settings import Settings
+    import pandas as pd
+
+    from airflow_ml_provider.artifacts.refs import ArtifactRef
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+    from airflow_ml_provider.lineage.answers import Measured, RegisteredVersion, Verdict
+    from airflow_ml_provider.lineage.records import TaskRecord
+    from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
+
+Clock = Literal["data", "wall"]
 
 
 class MLClient:
     """
-    Answer what a deployment's models were, and when.
+    Answer what a deployment stored, measured and decided.
 
     ::
 
-        MLClient().model("flight_delay").as_of("champion", "2013-05-14").version
+        ml = MLClient()
+        ml.artifact("flight_features", as_of="2013-05-14").load()
+        ml.runs("flight_delay_training")[["run_id", "metrics.evaluate.roc_auc"]]
+        ml.model("flight_delay").as_of("champion", "2013-05-14").version
 
-    Reads the artifact store that ``[ml_provider]`` names, as workers do, and needs neither Airflow's metadata
-    database nor MLflow.
+    Reads the artifact store that ``[ml_provider]`` names, as workers do, and needs no metadata database of
+    Airflow. MLflow is asked only to load a model. Without Airflow's configuration, in a notebook for
+    example, say where the store is and with which key its deployment signs.
 
     .. versionadded:: 0.1.0
 
     :param settings: What to connect to; by default the options of ``[ml_provider]``.
+    :param root: Another artifact root: ``file:///folder`` or ``s3://bucket/prefix``.
+    :param signing_key: What the deployment has as ``[ml_provider] signing_key``, else its
+        ``[core] fernet_key``; several are separated by commas.
+    :param conn_id: The Airflow connection (type ``aws``) with the credentials of an ``s3://`` root.
+    :param storage_options: The credentials themselves: ``access_key_id``, ``secret_access_key``,
+        ``session_token``, ``region``, ``endpoint_url``. With neither the machine's own are used.
+    :param tracking_uri: The MLflow server that models are loaded from; by default that of
+        ``[ml_provider] mlflow_conn_id``.
+    :raises SettingsError: if an option is wrong.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        root: str | None = None,
+        signing_key: str | None = None,
+        conn_id: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        tracking_uri: str | None = None,
+    ) -> None:
+        if conn_id is not None and storage_options is not None:
+            raise ValueError("conn_id and storage_options both give credentials; give one of them")
+        if signing_key is not None and root is None:
+            raise ValueError("signing_key is that of the deployment whose root is given; give root too")
+        self._given = settings
+        self._root = None if root is None else check_root(root)
+        self._keys = [derive_key(secret.encode()) for secret in (signing_key or "").replace(",", " ").split()]
+        self._conn_id = conn_id
+        self._storage_options = storage_options
+        self._tracking_uri = tracking_uri
+
+    def __repr__(self) -> str:
+        return f"MLClient({self._root or self._settings.artifact_root!r})"
 
     @functools.cached_property
+    def _settings(self) -> Settings:
+        if self._root is None:
+            found = self._given or load_settings()
+        elif self._keys:
+            found = Settings(self._root, self._keys[0], tuple(self._keys[1:]))
+        else:
+            found = replace(self._given or load_settings(), artifact_root=self._root, artifact_conn_id=None)
+        return found if self._conn_id is None else replace(found, artifact_conn_id=self._conn_id)
+
+    @functools.cached_property
+    def store(self) -> ArtifactStore:
+        """The artifact store."""
+        from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook, open_store
+
+        if self._storage_options is None:
+            return ArtifactStoreHook(self._settings).store
+        return open_store(self._settings, self._storage_options)
+
+    @functools.cached_property
+    def queries(self) -> Queries:
+        """The questions that the UI and the command line ask too, page by page."""
+        return Queries(self.store)
+
+    @property
     def ledger(self) -> Ledger:
         """The ledger of alias moves."""
-        return Ledger(ArtifactStoreHook(self._settings).store.objects)
+        return self.queries.ledger
+
+    # -- artifacts
+
+    def artifact(
+        self,
+        name: str,
+        version_id: str | None = None,
+        *,
+        as_of: datetime | str | None = None,
+        clock: Clock = "data",
+    ) -> ArtifactRef:
+        """
+        Find one version of an artifact: by id, by time, or the newest. ``.load()`` gives the value.
+
+        :param as_of: A datetime or ISO 8601 text; without a time zone it counts as UTC.
+        :param clock: ``data``: the version that speaks for data up to then. ``wall``: the one recorded last
+            by then.
+        :raises ArtifactNotFoundError: if there is none.
+        """
+        if version_id is not None and as_of is not None:
+            raise ValueError("version_id and as_of both choose a version; give one of them")
+        if as_of is None:
+            return self.store.get(name, version_id)
+        when = moment(as_of)
+        if when is None:
+            raise TypeError(f"as_of must be a datetime or ISO 8601 text, got {as_of!r}")
+        return self.store.as_of(name, when, clock=clock)
+
+    def artifacts(self, search: str = "", *, limit: int = 100) -> list[ArtifactRef]:
+        """
+        Find artifacts by a part of their names, each as its newest version, by name.
+
+        :param limit: At most so many.
+        """
+        found = self.queries.artifacts(search, limit=limit).items
+        return [self.store.get(item.name, item.version_id) for item in found if item.problem is None]
+
+    def versions(self, name: str, *, limit: int = 100) -> list[ArtifactRef]:
+        """
+        List the versions of an artifact by wall clock, newest first.
+
+        :param limit: At most so many.
+        """
+        return self.store.versions(name, limit=limit)
+
+    # -- runs
+
+    def runs(self, dag_id: str, *, limit: int = 100) -> pd.DataFrame:
+        """
+        Return the latest runs of a DAG as a table, the latest first: one row a run.
+
+        Columns are ``run_id``, ``run_type``, ``run_after``, ``logical_date``, ``partition_key``,
+        ``data_interval_start``, ``data_interval_end``, ``effective_at`` and then, of each task that measured
+        something, ``params.<task>.<name>`` and ``metrics.<task>.<name>``; of mapped ones
+        ``metrics.<task>[<map index>].<name>``. What a run lacks is missing (NaN).
+
+        :param limit: At most so many runs.
+        """
+        import pandas as pd
+
+        found = self._pages(self.queries.runs, dag_id, limit=limit)
+        rows = {
+            run.run_id: {
+                "run_id": run.run_id,
+                "run_type": run.run_type,
+                "run_after": run.run_after,
+                "logical_date": run.logical_date,
+                "partition_key": run.partition_key,
+                "data_interval_start": run.data_interval and run.data_interval[0],
+                "data_interval_end": run.data_interval and run.data_interval[1],
+                "effective_at": run.effective_at,
+            }
+            for run in found
+        }
+        columns = list(next(iter(rows.values()), ()))
+        first = found[-1].run_after if found else None
+        for row in self._measured_since(dag_id, first):
+            task = row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]"
+            if row.run_id in rows:
+                rows[row.run_id].update({f"params.{task}.{name}": item for name, item in row.params.items()})
+                rows[row.run_id].update(
+                    {f"metrics.{task}.{name}": item for name, item in row.metrics.items()}
+                )
+        table = pd.DataFrame(list(rows.values()))
+        return _with_times(table[[*columns, *sorted(set(table.columns) - set(columns), key=_metrics_last)]])
+
+    def measured(self, dag_id: str, *, task_id: str | None = None, limit: int = 100) -> pd.DataFrame:
+        """
+        Return what the task instances of a DAG measured, those of the latest run first: one row each.
+
+        Columns are who and when (``run_id``, ``task_id``, ``map_index``, ``try_number``, ``outcome``,
+        ``run_after``, ``effective_at`` ...), ``mlflow_run_id``, ``model_uri``, ``params.<name>`` and
+        ``metrics.<name>``.
+
+        :param task_id: Of this task alone.
+        :param limit: At most so many rows.
+        """
+        import pandas as pd
+
+        from airflow_ml_provider.lineage.answers import flat
+
+        return _with_times(
+            pd.DataFrame(flat(self._pages(self.queries.measured, dag_id, limit=limit, task_id=task_id)))
+        )
+
+    def record(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int | None = None
+    ) -> TaskRecord:
+        """
+        Return what a task instance read, wrote and measured, in its last attempt or the one that is named.
+
+        :raises ArtifactNotFoundError: if it left no record.
+        """
+        return self.queries.attempt(dag_id, run_id, task_id, map_index, try_number)
+
+    def records(self, dag_id: str, run_id: str, *, limit: int = 1000) -> list[TaskRecord]:
+        """
+        Return the records of all attempts of a DAG run, by task, map index and try.
+
+        :param limit: At most so many.
+        """
+        return self._pages(self.queries.run_attempts, dag_id, run_id, limit=limit)
+
+    # -- models
 
     def model(self, registered_model_name: str) -> ModelHistory:
         """Give the history of a registered model; asks nothing yet."""
-        return ModelHistory(self.ledger, registered_model_name)
+        return ModelHistory(self, registered_model_name)
 
     def models(self) -> list[ModelHistory]:
         """The registered models that have an alias that ever moved, by name."""
         names = sorted({name for name, _ in self.ledger.aliases()})
-        return [ModelHistory(self.ledger, name) for name in names]
+        return [ModelHistory(self, name) for name in names]
+
+    # -- how
+
+    @staticmethod
+    def _pages(ask: Any, *args: Any, limit: int, **kwargs: Any) -> list[Any]:
+        found: list[Any] = []
+        cursor = None
+        while len(found) < limit:
+            page = ask(*args, limit=min(limit - len(found), 1000), cursor=cursor, **kwargs)
+            found.extend(page.items)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        return found
+
+    def _measured_since(self, dag_id: str, first: datetime | None) -> list[Measured]:
+        found: list[Measured] = []
+        cursor = None
+        while first is not None:
+            page = self.queries.measured(dag_id, limit=200, cursor=cursor)
+            found.extend(page.items)
+            cursor = page.cursor
+            last = page.items[-1].run_after if page.items else None
+            if cursor is None or (last is not None and last < first):
+                break
+        return found
 
 
 class ModelHistory:
     """
-    Where the aliases of a registered model pointed.
+    What became of a registered model: where its aliases pointed, what was decided about it.
 
-    :param ledger: Where it is written.
+    :param client: Whose store is asked.
     :param registered_model_name: The model's name in MLflow.
     """
 
-    def __init__(self, ledger: Ledger, registered_model_name: str) -> None:
-        self._ledger = ledger
+    def __init__(self, client: MLClient, registered_model_name: str) -> None:
+        self._client = client
         self.registered_model_name = registered_model_name
 
     def __repr__(self) -> str:
         return f"ModelHistory({self.registered_model_name!r})"
 
-    def as_of(
-        self, alias: str, when: datetime | str, clock: Literal["data", "wall"] = "data"
-    ) -> AliasMove | None:
+    def as_of(self, alias: str, when: datetime | str, clock: Clock = "data") -> AliasMove | None:
         """
         Give the move that decided where an alias pointed; its ``version`` is where.
 
@@ -74,10 +293,10 @@ class ModelHistory:
             ``wall``: the version that was serving at ``when``.
         :returns: None if the alias had not been moved yet.
         """
-        return self._ledger.as_of(self.registered_model_name, alias, when, clock=clock)
+        return self._client.ledger.as_of(self.registered_model_name, alias, when, clock=clock)
 
     def history(
-        self, alias: str = "champion", *, limit: int | None = None, clock: Literal["data", "wall"] = "data"
+        self, alias: str = "champion", *, limit: int | None = None, clock: Clock = "data"
     ) -> list[AliasMove]:
         """
         Give the moves of an alias, the latest first.
@@ -85,8 +304,83 @@ class ModelHistory:
         :param limit: At most so many.
         :param clock: The time that they are sorted by. ``wall`` reads all moves, ``data`` as many as asked.
         """
-        return self._ledger.history(self.registered_model_name, alias, limit=limit, clock=clock)
+        return self._client.ledger.history(self.registered_model_name, alias, limit=limit, clock=clock)
 
     def aliases(self) -> list[str]:
         """The aliases that ever moved."""
-        return self._ledger.aliases_of(self.registered_model_name)
+        return self._client.ledger.aliases_of(self.registered_model_name)
+
+    def verdicts(self, alias: str = "champion", *, limit: int = 100) -> list[Verdict]:
+        """
+        Give what promotion tasks decided about an alias, rejections too, the latest first.
+
+        :param limit: At most so many.
+        """
+        ask = self._client.queries.verdicts
+        return self._client._pages(ask, self.registered_model_name, alias, limit=limit)
+
+    def versions(self, *, limit: int = 100) -> list[RegisteredVersion]:
+        """
+        List the versions that tasks registered or promoted, the highest first.
+
+        :param limit: At most so many.
+        """
+        ask = self._client.queries.model_versions
+        return self._client._pages(ask, self.registered_model_name, limit=limit)
+
+    def ref(self, which: str = "champion") -> ModelRef:
+        """
+        Name a version, by number or by alias as MLflow knows it now; asks nothing yet.
+
+        :param which: ``"3"`` or ``"champion"``.
+        """
+        name = self.registered_model_name
+        uri = f"models:/{name}/{which}" if str(which).isdecimal() else f"models:/{name}@{which}"
+        address = self._client._tracking_uri
+        conn_id = None if address is not None else self._client._settings.mlflow_conn_id
+        return replace(ModelRef.coerce(uri), tracking_uri=address, mlflow_conn_id=conn_id)
+
+    def load(
+        self, which: str = "champion", *, as_of: datetime | str | None = None, clock: Clock = "data"
+    ) -> Any:
+        """
+        Load a version from MLflow.
+
+        :param which: An alias or the number of a version.
+        :param as_of: What the alias pointed at then, by the ledger.
+        :param clock: The time that ``as_of`` means, as for :meth:`as_of`.
+        :raises ModelNotFoundError: if the alias pointed at nothing then.
+        """
+        if as_of is not None:
+            move = self.as_of(which, as_of, clock)
+            if move is None or move.version is None:
+                raise ModelNotFoundError(
+                    f"{self.registered_model_name}@{which} pointed at nothing as of {as_of} ({clock} clock)"
+                )
+            which = move.version
+        return self.ref(which).load()
+
+
+_TIMES = (
+    "run_after",
+    "logical_date",
+    "data_interval_start",
+    "data_interval_end",
+    "effective_at",
+    "started_at",
+    "recorded_at",
+)
+
+
+def _with_times(table: pd.DataFrame) -> pd.DataFrame:
+    """Make columns of times that pandas understands even where all are missing."""
+    import pandas as pd
+
+    for name in _TIMES:
+        if name in table.columns:
+            table[name] = pd.to_datetime(table[name], utc=True)
+    return table
+
+
+def _metrics_last(name: str) -> tuple[bool, str]:
+    return name.startswith("metrics."), name
