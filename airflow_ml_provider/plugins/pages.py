@@ -13,28 +13,30 @@ from typing import Any
 STATIC_PREFIX = "/ml-provider/static"
 STATIC_FOLDER = Path(__file__).parent / "static"
 
-# The label is the name under which the UI looks the component up, so the bundles share one component that
-# chooses the page. Airflow drops an entry whose url_route another one has.
+# The label is the name under which the UI keeps the component it loaded, so all entries are one bundle, whose
+# component chooses the page. Airflow drops an entry whose url_route another one has.
 _LABEL = "ML"
-_PAGES = (
-    ("nav", "nav.js", "ml"),
-    ("dag", "dag.js", "ml-dag"),
-    ("dag_run", "dag_run.js", "ml-run"),
-    ("task_instance", "task_instance.js", "ml-task"),
-)
+_BUNDLE = "ml.js"
+_PAGES = (("nav", "ml"), ("dag", "ml-dag"), ("dag_run", "ml-run"), ("task_instance", "ml-task"))
 
 
 def react_apps(folder: Path = STATIC_FOLDER) -> list[dict[str, Any]]:
-    """Return the entries of the pages whose bundle is there; a source tree may have none built."""
+    """Return the entries of the pages; none if the bundle is not built."""
+    if not (folder / _BUNDLE).is_file():
+        return []
+    # Without a leading slash they follow a path in [api] base_url.
+    prefix = STATIC_PREFIX.lstrip("/")
     return [
         {
             "name": _LABEL,
-            "bundle_url": f"{STATIC_PREFIX}/{file}",
+            "bundle_url": f"{prefix}/{_BUNDLE}",
             "destination": destination,
             "url_route": route,
+            "icon": f"{prefix}/ml.svg",
+            "icon_dark_mode": f"{prefix}/ml-dark.svg",
+            "nav_top_level": True,
         }
-        for destination, file, route in _PAGES
-        if (folder / file).is_file()
+        for destination, route in _PAGES
     ]
 
 

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Json, Metric } from "./api";
+
+const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
+
+/** Write a size in decimal units: 1834112 is "1.83 MB". */
+export function bytes(size: number | null | undefined): string {
+  if (size === null || size === undefined || !Number.isFinite(size)) return "–";
+  let value = size;
+  let unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return unit === 0 ? `${value} B` : `${Number(value.toPrecision(3))} ${UNITS[unit]}`;
+}
+
+/** Write a number for a table: four significant digits, integers whole with thin groups. */
+export function number(value: Metric | null | undefined): string {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "string") return value;
+  if (!Number.isFinite(value)) return String(value);
+  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en-US");
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(3);
+  if (size >= 1000) return value.toLocaleString("en-US", { maximumFractionDigits: 1 });
+  return String(Number(value.toPrecision(4)));
+}
+
+/** Write a difference with its sign. */
+export function delta(value: Metric | null | undefined): string {
+  if (typeof value !== "number" || !Number.isFinite(value)) return number(value);
+  const text = number(Math.abs(value));
+  return value === 0 ? "0" : value > 0 ? `+${text}` : `−${text}`;
+}
+
+export function seconds(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  if (value < 90) return `${Number(value.toPrecision(3))} s`;
+  if (value < 5400) return `${Math.round(value / 60)} min`;
+  return `${Number((value / 3600).toPrecision(2))} h`;
+}
+
+/** A finite number, or null for what cannot be drawn. */
+export function finite(value: unknown): number | null {
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
+}
+
+/** Write any JSON on one line. */
+export function text(value: Json | undefined): string {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "string") return value;
+  if (typeof value === "number") return number(value);
+  return JSON.stringify(value);
+}
+
+/** Shorten what is long in the middle, where digests and ids say least. */
+export function short(value: string, length = 16): string {
+  if (value.length <= length) return value;
+  const half = Math.floor((length - 1) / 2);
+  return `${value.slice(0, length - 1 - half)}…${value.slice(value.length - half)}`;
+}
+
+/** Write a time in a zone, as the rest of Airflow's UI does: 2013-05-14 00:00:00. */
+export function time(value: string | null | undefined, zone: string, withSeconds = true): string {
+  if (!value) return "–";
+  const date = new Date(value);
+  if (Number.isNaN(date.getTime())) return value;
+  const found = new Intl.DateTimeFormat("en-GB", {
+    timeZone: zone,
+    hourCycle: "h23",
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+  }).formatToParts(date);
+  const part = (type: string) => found.find((each) => each.type === type)?.value ?? "";
+  const day = `${part("year")}-${part("month")}-${part("day")}`;
+  return `${day} ${part("hour")}:${part("minute")}${withSeconds ? `:${part("second")}` : ""}`;
+}
+
+/** Write a time as short as it can be: the day alone at midnight. */
+export function day(value: string | null | undefined, zone: string): string {
+  const full = time(value, zone);
+  return full.endsWith(" 00:00:00") ? full.slice(0, -9) : full.replace(/:\d\d$/, "");
+}
+
+/** Name the zone if it can be used, else UTC. */
+export function usableZone(name: string | null | undefined): string {
+  if (!name) return "UTC";
+  try {
+    new Intl.DateTimeFormat("en-GB", { timeZone: name });
+    return name;
+  } catch {
+    return "UTC";
+  }
+}
+
+/** Let only addresses of web pages become links: names and tags are users' text. */
+export function safeHref(href: string | null | undefined): string | null {
+  if (!href) return null;
+  try {
+    const address = new URL(href);
+    return address.protocol === "http:" || address.protocol === "https:" ? href : null;
+  } catch {
+    return null;
+  }
+}

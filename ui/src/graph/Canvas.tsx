@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+import {
+  Background,
+  Controls,
+  Handle,
+  MarkerType,
+  MiniMap,
+  Position,
+  ReactFlow,
+  ReactFlowProvider,
+  useReactFlow,
+  type Edge,
+  type Node,
+  type NodeProps,
+} from "@xyflow/react";
+import css from "@xyflow/react/dist/style.css?inline";
+import { memo, useEffect, useMemo, useSyncExternalStore } from "react";
+import type { Graph, GraphNode } from "../api";
+import type { Direction } from "./GraphView";
+import { KINDS } from "./kinds";
+import { HEIGHT, layout, WIDTH } from "./layout";
+
+interface Data extends Record<string, unknown> {
+  node: GraphNode;
+  root: boolean;
+  busy: boolean;
+  expand?: (node: GraphNode, direction: Direction) => void;
+}
+
+type CardNode = Node<Data, "card">;
+
+const Card = memo(function Card({ data, selected }: NodeProps<CardNode>) {
+  const { node, root, busy, expand } = data;
+  const kind = KINDS[node.kind] ?? KINDS.task!;
+  const hue = `var(--chakra-colors-${kind.hue}-solid)`;
+  return (
+    <div
+      style={{
+        boxSizing: "border-box",
+        width: WIDTH,
+        height: HEIGHT,
+        padding: "6px 8px",
+        fontSize: 12,
+        lineHeight: 1.3,
+        borderRadius: 6,
+        border: `${selected || root ? 2 : 1}px ${node.kind === "missing" ? "dashed" : "solid"} ${selected || root ? hue : "var(--chakra-colors-border-emphasized)"}`,
+        borderInlineStart: `5px ${node.kind === "missing" ? "dashed" : "solid"} ${hue}`,
+        background: "var(--chakra-colors-bg-panel)",
+        color: "var(--chakra-colors-fg)",
+        opacity: busy ? 0.6 : 1,
+      }}
+    >
+      <Handle isConnectable={false} position={Position.Left} style={{ opacity: 0 }} type="target" />
+      <div style={{ fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }} title={node.label}>
+        <span aria-hidden style={{ color: hue }}>
+          {kind.sign}{" "}
+        </span>
+        {node.label}
+      </div>
+      <div style={{ color: "var(--chakra-colors-fg-muted)", overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }}>
+        {kind.name}
+      </div>
+      <div
+        style={{ color: "var(--chakra-colors-fg-muted)", overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }}
+        title={node.detail ?? undefined}
+      >
+        {node.detail ?? ""}
+      </div>
+      {expand && node.more?.up ? <Plus direction="up" node={node} press={expand} /> : null}
+      {expand && node.more?.down ? <Plus direction="down" node={node} press={expand} /> : null}
+      <Handle isConnectable={false} position={Position.Right} style={{ opacity: 0 }} type="source" />
+    </div>
+  );
+});
+
+function Plus({ node, direction, press }: { node: GraphNode; direction: Direction; press: (node: GraphNode, direction: Direction) => void }) {
+  return (
+    <button
+      aria-label={`Expand ${direction} from ${node.label}`}
+      className="nodrag nopan"
+      onClick={(event) => {
+        event.stopPropagation();
+        press(node, direction);
+      }}
+      style={{
+        position: "absolute",
+        top: HEIGHT / 2 - 9,
+        [direction === "up" ? "left" : "right"]: -11,
+        width: 18,
+        height: 18,
+        borderRadius: 9,
+        lineHeight: "16px",
+        fontSize: 13,
+        cursor: "pointer",
+        background: "var(--chakra-colors-bg-panel)",
+        border: "1px solid var(--chakra-colors-border-emphasized)",
+      }}
+      type="button"
+    >
+      +
+    </button>
+  );
+}
+
+const nodeTypes = { card: Card };
+
+function watchDark(changed: () => void) {
+  const observer = new MutationObserver(changed);
+  observer.observe(document.documentElement, { attributeFilter: ["class"] });
+  return () => observer.disconnect();
+}
+const isDark = () => document.documentElement.classList.contains("dark");
+
+interface Props {
+  graph: Graph;
+  chosen: string | null;
+  choose: (id: string | null) => void;
+  expand?: (node: GraphNode, direction: Direction) => void;
+  expanding: string | null;
+}
+
+function Flow({ graph, chosen, choose, expand, expanding }: Props) {
+  const dark = useSyncExternalStore(watchDark, isDark);
+  const places = useMemo(() => layout(graph), [graph]);
+  const { fitView } = useReactFlow();
+  const nodes = useMemo<CardNode[]>(
+    () =>
+      graph.nodes.map((node) => ({
+        id: node.id,
+        type: "card",
+        position: places.get(node.id)!,
+        width: WIDTH,
+        height: HEIGHT,
+        selected: node.id === chosen,
+        ariaLabel: `${KINDS[node.kind]?.name ?? node.kind} ${node.label}${node.detail ? `, ${node.detail}` : ""}`,
+        data: { node, root: node.id === graph.root, busy: node.id === expanding, expand },
+      })),
+    [graph, places, chosen, expanding, expand],
+  );
+  const edges = useMemo<Edge[]>(
+    () =>
+      graph.edges.map((edge) => ({
+        id: `${edge.source} ${edge.target} ${edge.kind ?? ""}`,
+        source: edge.source,
+        target: edge.target,
+        markerEnd: { type: MarkerType.ArrowClosed },
+        style: edge.outcome === "failed" ? { stroke: "var(--chakra-colors-red-solid)" } : undefined,
+        focusable: false,
+      })),
+    [graph],
+  );
+  useEffect(() => {
+    void fitView({ padding: 0.12, maxZoom: 1 });
+  }, [places, fitView]);
+  return (
+    <ReactFlow
+      colorMode={dark ? "dark" : "light"}
+      edges={edges}
+      edgesFocusable={false}
+      elementsSelectable
+      fitView
+      fitViewOptions={{ padding: 0.12, maxZoom: 1 }}
+      maxZoom={2}
+      minZoom={0.05}
+      nodeTypes={nodeTypes}
+      nodes={nodes}
+      nodesConnectable={false}
+      nodesDraggable={false}
+      onNodeClick={(_, node) => choose(node.id)}
+      onNodesChange={(changes) => {
+        for (const change of changes) if (change.type === "select" && change.selected) choose(change.id);
+      }}
+      onPaneClick={() => choose(null)}
+      onlyRenderVisibleElements={graph.nodes.length > 150}
+      proOptions={{ hideAttribution: true }}
+    >
+      <Background />
+      <Controls showInteractive={false} />
+      {graph.nodes.length > 30 ? <MiniMap pannable zoomable /> : null}
+    </ReactFlow>
+  );
+}
+
+export default function Canvas(props: Props) {
+  return (
+    <ReactFlowProvider>
+      <style>{css}</style>
+      <Flow {...props} />
+    </ReactFlowProvider>
+  );
+}
