@@ -15,8 +15,8 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from airflow_ml_provider.artifacts.refs import Artifact
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
     from airflow.sdk import Asset
+    from openlineage.client.event_v2 import Dataset as OpenLineageDataset
 
     from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
 
@@ -131,14 +131,30 @@ def create_artifact_asset(*, artifact_name: str, extra: dict[str, Any] | None = 
 
 
 def convert_model_asset_to_openlineage(asset: Asset, lineage_context: object) -> OpenLineageDataset:
-    """Name a model alias in OpenLineage: namespace ``mlflow``, name ``<registered model>/<alias>``."""
-    from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
+    """
+    Name a model alias in OpenLineage: namespace ``mlflow``, name ``<registered model>/<alias>``.
 
-    return OpenLineageDataset(namespace=MODEL_SCHEME, name="/".join(parse_model_asset_uri(asset.uri)))
+    :param lineage_context: The data set itself, where a task of ours reports what it used.
+    """
+    from airflow_ml_provider.lineage import openlineage as words
+    from airflow_ml_provider.lineage.openlineage_client import to_client
+
+    if isinstance(lineage_context, words.DataSet):
+        return to_client(lineage_context)
+    return to_client(words.model_asset_data_set(*parse_model_asset_uri(asset.uri), asset.uri))
 
 
 def convert_artifact_asset_to_openlineage(asset: Asset, lineage_context: object) -> OpenLineageDataset:
-    """Name an artifact in OpenLineage: namespace ``ml-artifact``, name ``<artifact name>``."""
-    from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
+    """
+    Name an artifact in OpenLineage: namespace ``[ml_provider] artifact_root``, name ``<artifact name>``.
 
-    return OpenLineageDataset(namespace=ARTIFACT_SCHEME, name=parse_artifact_asset_uri(asset.uri))
+    :param lineage_context: The data set itself, where a task of ours reports what it read or wrote.
+    """
+    from airflow_ml_provider.lineage import openlineage as words
+    from airflow_ml_provider.lineage.openlineage_client import to_client
+    from airflow_ml_provider.settings import load_settings
+
+    if isinstance(lineage_context, words.DataSet):
+        return to_client(lineage_context)
+    root = load_settings().artifact_root
+    return to_client(words.artifact_asset_data_set(root, parse_artifact_asset_uri(asset.uri), asset.uri))

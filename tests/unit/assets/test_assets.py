@@ -9,6 +9,8 @@ from airflow.sdk import Asset
 
 from airflow_ml_provider.assets import handlers
 from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
+from airflow_ml_provider.lineage.openlineage import DataSet
+from airflow_ml_provider.settings import load_settings
 
 AWKWARD_MODEL_NAMES = [
     "flight_delay",
@@ -114,8 +116,22 @@ def test_factories_make_the_assets_of_their_scheme():
 
 
 def test_openlineage_names_follow_the_uri():
-    pytest.importorskip("airflow.providers.openlineage")
+    pytest.importorskip("openlineage.client")
     model = handlers.convert_model_asset_to_openlineage(ModelAsset("flight_delay"), None)
     artifact = handlers.convert_artifact_asset_to_openlineage(ArtifactAsset("team/features"), None)
     assert (model.namespace, model.name) == ("mlflow", "flight_delay/champion")
-    assert (artifact.namespace, artifact.name) == ("ml-artifact", "team/features")
+    assert (artifact.namespace, artifact.name) == (load_settings().artifact_root, "team/features")
+    for found, asset_name in ((model, "flight_delay"), (artifact, "team/features")):
+        assert [each["name"] for each in found.facets["symlinks"].identifiers] == [asset_name]
+
+
+def test_openlineage_is_told_what_a_task_reports_beside_an_asset():
+    pytest.importorskip("openlineage.client")
+    reported = DataSet("mlflow", "flight_delay", {"version": {"datasetVersion": "3"}}, "input")
+    for convert in (
+        handlers.convert_artifact_asset_to_openlineage,
+        handlers.convert_model_asset_to_openlineage,
+    ):
+        found = convert(ArtifactAsset("mlflow"), reported)
+        assert (found.namespace, found.name) == ("mlflow", "flight_delay")
+        assert found.facets["version"].datasetVersion == "3"
