@@ -114,6 +114,11 @@ def version_key(name: str, version_id: str) -> str:
     return f"{versions_prefix(name)}{check_version_id(version_id)}.json"
 
 
+def collected_key(name: str, version_id: str) -> str:
+    """Where garbage collection says that it removed a version, and why."""
+    return f"collected/{segment(name)}/{check_version_id(version_id)}.json"
+
+
 def record_key(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> str:
     task = f"{segment(dag_id)}/{segment(run_id)}/{segment(task_id)}"
     return f"records/{task}/{int(map_index)}/{int(try_number)}.json"
