@@ -28,6 +28,9 @@ Every error that a caller can act on.
         ├── AliasMovedError (RuntimeError)            somebody else moved the alias first
         ├── LeakageError (ValueError)                 a model or rows know more than the evaluation may
         ├── StaleEvaluationError (RuntimeError)       the alias moved since the evaluation was made
+        ├── StaleApprovalError (RuntimeError)         what a person approved is no longer what would be moved
+        ├── ApprovalTimeoutError (TimeoutError)       nobody approved or rejected in time
+        ├── ModelNotEvaluatedError (RuntimeError)     a champion was not evaluated for too long
         ├── ModelInputError (ValueError)              the data lacks columns that the model needs
         ├── ModelWaitError (RuntimeError)             waiting for a model version could not go on
         ├── WebhookRefusedError (PermissionError)     a webhook that is not MLflow's, or not fresh
@@ -133,6 +136,18 @@ class LeakageError(TrackingError, ValueError):
 
 class StaleEvaluationError(TrackingError, RuntimeError):
     """The alias moved since the evaluation was made, so it compares with what is no longer there."""
+
+
+class StaleApprovalError(TrackingError, RuntimeError):
+    """The champion or the comparison changed since a person was asked; nothing was moved."""
+
+
+class ApprovalTimeoutError(TrackingError, TimeoutError):
+    """Nobody approved or rejected a promotion in time."""
+
+
+class ModelNotEvaluatedError(TrackingError, RuntimeError):
+    """The model behind an alias was not evaluated for longer than allowed."""
 
 
 class ModelInputError(TrackingError, ValueError):

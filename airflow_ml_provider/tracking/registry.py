@@ -90,6 +90,14 @@ def register_version(
     return str(made.version)
 
 
+def registered_version(client: Any, ref: ModelRef, registered_model_name: str) -> str | None:
+    """The version of a registered model that this model already is; None if it is none yet."""
+    if ref.version and ref.registered_model_name == registered_model_name:
+        return ref.version
+    found = _version_of(client, registered_model_name, ref.model_id or ref.model_uri)
+    return None if found is None else str(found.version)
+
+
 def alias_version(client: Any, registered_model_name: str, alias: str) -> str | None:
     """The version that an alias points at; None if the alias or the registered model does not exist."""
     try:
