@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.assets.assets import ModelAsset
 from airflow_ml_provider.operators.base import MlflowTask
+from airflow_ml_provider.operators.outlets import announce, silence
 from airflow_ml_provider.operators.train import finite
 from airflow_ml_provider.tracking.moves import ANNOUNCED_BY_TASK
 from airflow_ml_provider.xcom.context import identity_of
@@ -63,18 +64,11 @@ class MovesAlias(MlflowTask):
             "kind": move.kind,
             "sequence": move.sequence,
         }
-        for outlet in self.outlets:
-            if self._announces(outlet):
-                context["outlet_events"][outlet].extra.update(extra)
+        announce(self, context, extra, self._announces)
 
     def _silence(self, context: Context) -> None:
         """Drop the asset of the alias from the outlets of this attempt, so that its success is no event."""
-        kept = [outlet for outlet in self.outlets if not self._announces(outlet)]
-        # Airflow reads them from the task it runs; the DAG's own list must stay as it is.
-        self.outlets = kept
-        running = context["ti"].task
-        if running is not self:
-            running.outlets = [outlet for outlet in running.outlets if not self._announces(outlet)]
+        silence(self, context, self._announces)
 
 
 def actor_of(context: Context) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.sdk import Asset, BaseOperator
+from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.operators.base import data_time, load_frame
+from airflow_ml_provider.operators.outlets import announce, silence
 from airflow_ml_provider.tracking.drift import DriftLimits, compare_schemas, compare_tables
 from airflow_ml_provider.xcom.context import effective_at_of, run_type_of
 
@@ -144,7 +145,7 @@ class DetectDriftOperator(BaseOperator):
         if drifted:
             self._announce(context, result)
         else:
-            self._silence(context)
+            silence(self, context)
         log.info("%s: %s", "Drift" if result["drifted"] else "No drift", "; ".join(reasons))
         return result
 
@@ -171,17 +172,7 @@ class DetectDriftOperator(BaseOperator):
 
     def _announce(self, context: Context, result: dict[str, Any]) -> None:
         said = {key: result[key] for key in ("reasons", "columns", "reference", "current", "effective_at")}
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra.update(said)
-
-    def _silence(self, context: Context) -> None:
-        """Drop the assets from the outlets of this attempt, so that its success is no event."""
-        # Airflow reads them from the task it runs; the DAG's own list must stay as it is.
-        self.outlets = [outlet for outlet in self.outlets if not isinstance(outlet, Asset)]
-        running = context["ti"].task
-        if running is not self:
-            running.outlets = [outlet for outlet in running.outlets if not isinstance(outlet, Asset)]
+        announce(self, context, said)
 
 
 def _store() -> Any:
