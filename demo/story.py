@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from demo.airflow_api import FINISHED, Json
 from demo.cluster import LOG_TAIL, LocalCluster
 from demo.errors import ApiError, DemoError, StalledError, TaskFailedError
-from demo.summary import Decision, Summary, collect, decision_of, evaluation_of, month_of, short
+from demo.summary import (
+    Decision,
+    Summary,
+    collect,
+    decision_of,
+    evaluation_of,
+    interval_start,
+    month_of,
+    short,
+)
 
 if TYPE_CHECKING:
     from demo.output import Output
@@ -22,6 +31,7 @@ SCORING = "flight_delay_scoring"
 EVALUATION = "flight_delay_evaluation"
 PLAIN = "plain_weather_report"
 
+OTHER_DEPTH = 4
 BACKFILL_DAYS = 14
 BACKFILL_ATTEMPTS = 20
 DAYS_BEFORE_THE_CHANGE = 7
@@ -67,12 +77,14 @@ class Story:
 
         self.wait_until("the trainings are over", self.trainings_are_over)
         self.mark("trained")
+        self.try_another_depth()
         first, last, change = self.days_to_evaluate()
         self.output.line(
             f"{EVALUATION} is backfilled from {first:%Y-%m-%d} to {last:%Y-%m-%d}, around {change}", "bold"
         )
         self.backfill(first, last)
         self.wait_until("the backfill is over", lambda: self.finished(EVALUATION) >= BACKFILL_DAYS)
+        self.wait_until("the training by hand is over", self.trainings_are_over)
         self.wait_until("the champion is scored with", self.scorings_are_over)
         self.wait_until(f"{PLAIN} is over", lambda: self.finished(PLAIN) >= 1)
         self.mark("evaluated")
@@ -105,6 +117,20 @@ class Story:
             else:
                 break
         self.airflow.unpause(EVALUATION)
+
+    def try_another_depth(self) -> None:
+        """Start one training by hand: its tables are those of the scheduled run, so they are reused."""
+        last = max(interval_start(run) for run in self.airflow.dag_runs(TRAINING))
+        # A run by hand is about the interval that ended at or before its logical date.
+        run_id = self.airflow.trigger(
+            TRAINING, conf={"max_depth": OTHER_DEPTH}, logical_date=last + timedelta(days=14)
+        )
+        month = month_of(self.airflow.dag_run(TRAINING, run_id))
+        self.output.line(
+            f"{TRAINING} is started by hand for {month} with max_depth={OTHER_DEPTH}: "
+            "it finds that month's tables, and computes the model alone",
+            "bold",
+        )
 
     def mark(self, stage: str) -> None:
         self.seconds[stage] = self.output.seconds
@@ -159,7 +185,9 @@ class Story:
                     raise DemoError(f"{dag_id} run {run['dag_run_id']} succeeded, but decided nothing")
                 self.decisions.append(found)
                 self.output.line(
-                    f"{dag_id} {found.month}: {decision_text(found)} {seconds}", decision_style(found)
+                    f"{dag_id} {found.month}{' by hand' if found.by_hand else ''}: {decision_text(found)}"
+                    f"{reuse_text(found)} {seconds}",
+                    decision_style(found),
                 )
             case _ if dag_id == SCORING:
                 events = self.airflow.upstream_asset_events(dag_id, run["dag_run_id"])
@@ -250,6 +278,10 @@ def decision_text(decision: Decision) -> str:
         against = f" after version {decision.previous_version}" if decision.previous_version else ""
         return f"version {decision.version} is champion{against}, {short(decision.metrics)}"
     return "rejected: " + "; ".join(decision.why)
+
+
+def reuse_text(decision: Decision) -> str:
+    return f"; reused: {', '.join(decision.reused)}" if decision.reused else ""
 
 
 def decision_style(decision: Decision) -> str:

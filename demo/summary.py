@@ -41,6 +41,9 @@ class Decision:
     metrics: dict[str, float]
     baseline_metrics: dict[str, float] | None
     rows: int | None
+    by_hand: bool = False
+    reused: tuple[str, ...] = ()
+    """The tasks whose results were there already."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def decision_of(airflow: AirflowApi, run: Json) -> Decision | None:
     if found is None:
         return None
     evaluation: Mapping[str, Any] = next((value for value in values if is_evaluation(value)), {})
+    cached = airflow.xcoms(run["dag_id"], run["dag_run_id"], "cache")
     return Decision(
         month=month_of(run),
         run_id=run["dag_run_id"],
@@ -121,6 +125,8 @@ def decision_of(airflow: AirflowApi, run: Json) -> Decision | None:
         metrics=dict(evaluation.get("metrics") or {}),
         baseline_metrics=evaluation.get("baseline_metrics"),
         rows=evaluation.get("rows"),
+        by_hand=run["run_type"] == "manual",
+        reused=tuple(sorted(task for task, value in cached.items() if value["hit"])),
     )
 
 
@@ -250,7 +256,7 @@ def show(summary: Summary, output: Output) -> None:
         ("month", "decision", "why"),
         [
             (
-                d.month,
+                f"{d.month} by hand" if d.by_hand else d.month,
                 f"version {d.version} promoted" if d.promoted else "rejected",
                 "; ".join(d.why),
             )
@@ -275,6 +281,7 @@ def show(summary: Summary, output: Output) -> None:
         ("what", "#how many"),
         [
             ("scoring runs that a new champion triggered", str(summary.scoring_runs_triggered_by_asset)),
+            ("results reused, not computed again", str(sum(len(d.reused) for d in summary.decisions))),
             ("artifact versions stored", f"{summary.artifacts:,} under {summary.artifact_names:,} names"),
             ("bytes written by tasks", megabytes(summary.bytes_logical)),
             ("bytes stored, identical content once", megabytes(summary.bytes_stored)),

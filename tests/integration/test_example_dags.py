@@ -64,6 +64,21 @@ def test_training_promotes_what_is_clearly_better_and_nothing_else(
 
 
 @pytest.mark.usefixtures("trained")
+def test_trying_another_depth_by_hand_computes_no_table_again(
+    dags: Any, xcom_table: Callable[..., Any]
+) -> None:
+    run = dags["flight_delay_training"].test(
+        logical_date=datetime(2013, 5, 15, tzinfo=UTC), run_conf={"max_depth": 2}
+    )
+    assert run.state == "success"
+    for task_id in ("features", "holdout"):
+        assert xcom_table(run, task_id, "cache")["hit"] is True, xcom_table(run, task_id, "cache")
+    client = MlflowHook().client
+    assert client.get_run(xcom_table(run, "fit")["mlflow_run_id"]).data.params["max_depth"] == "2"
+    assert xcom_table(run, "promote")["promoted"] is False
+
+
+@pytest.mark.usefixtures("trained")
 def test_scoring_stores_predictions_for_each_flight_of_the_week(dags: Any) -> None:
     run = dags["flight_delay_scoring"].test(run_conf={"week_from": "2013-04-01"})
     assert run.state == "success"

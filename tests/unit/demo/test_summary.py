@@ -58,12 +58,13 @@ def decided(promoted: bool, version: str | None, previous: str | None, **more: A
 
 
 class FakeAirflow:
-    """Two trainings, of which one promotes; a scoring run by hand and one by event; two days."""
+    """Two trainings, one of which promotes; a training by hand; a scoring by hand, one by event; two days."""
 
     def __init__(self) -> None:
         self.runs = [
             run("training", "2013-02-01", "2013-03-01", "scheduled"),
             run("training", "2013-03-01", "2013-04-01", "scheduled"),
+            run("training", "2013-02-01", "2013-03-01", "manual"),
             run("scoring", "2013-03-01", "2013-03-01", "asset_triggered"),
             run("scoring", "2013-03-02", "2013-03-02", "manual"),
             run("evaluation", "2013-03-06", "2013-03-07", "backfill"),
@@ -84,8 +85,15 @@ class FakeAirflow:
                     gates=[{"passed": True, "reason": "first"}, {"passed": False, "reason": "second"}],
                 ),
             },
+            "training manual__2013-02-01": {
+                "evaluate": evaluated(None, 0.69, 0.70),
+                "promote": decided(False, None, "2"),
+            },
             "evaluation backfill__2013-03-05": {"evaluate": evaluated("1", 0.66)},
             "evaluation backfill__2013-03-06": {"evaluate": evaluated("2", 0.71)},
+        }
+        self.caches: dict[str, dict[str, Any]] = {
+            "training manual__2013-02-01": {"features": {"hit": True}, "holdout": {"hit": False}},
         }
         self.events = [{"extra": {"registered_model_name": "delay", "alias": "champion", "version": "2"}}]
 
@@ -93,8 +101,9 @@ class FakeAirflow:
         wanted = {"dag_id": dag_id, **filters}
         return [r for r in self.runs if all(r[name] == value for name, value in wanted.items())]
 
-    def xcoms(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        return self.values.get(f"{dag_id} {run_id}", {})
+    def xcoms(self, dag_id: str, run_id: str, key: str = "return_value") -> dict[str, Any]:
+        found = self.values if key == "return_value" else self.caches
+        return found.get(f"{dag_id} {run_id}", {})
 
     def asset_events(self, **_: Any) -> list[dict[str, Any]]:
         return self.events
@@ -152,7 +161,7 @@ def test_the_summary_counts_what_really_happened(cluster: Any) -> None:
     for _ in range(2):
         store.save(b"the same flights twice", "flights")
     summary = summed_up(cluster)
-    assert (summary.training_runs, summary.promotions, summary.rejections) == (2, 1, 1)
+    assert (summary.training_runs, summary.promotions, summary.rejections) == (3, 1, 2)
     assert summary.scoring_runs_triggered_by_asset == 1
     assert [(e.date, e.model_version, e.rows) for e in summary.evaluations] == [
         ("2013-03-05", "1", 900),
@@ -193,11 +202,21 @@ def test_the_tables_show_champion_decisions_and_days(cluster: Any) -> None:
         "delay version 2",
         "version 1 before it",
         "rejected",
+        "2013-02 by hand",
         "second",
         "2013-03-05",
         "roc_auc 0.7100",
     ):
         assert shown in text
+
+
+def test_what_a_run_reused_is_told_with_its_decision(cluster: Any) -> None:
+    found = {d.run_id: (d.by_hand, d.reused) for d in summed_up(cluster).decisions}
+    assert found == {
+        "scheduled__2013-02-01": (False, ()),
+        "scheduled__2013-03-01": (False, ()),
+        "manual__2013-02-01": (True, ("features",)),
+    }
 
 
 def test_a_champion_that_no_run_promoted_is_an_error(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
