@@ -60,7 +60,6 @@ class _PythonEvaluateOperator(LoadsArguments, MlflowTask, PythonOperator):
             target=target,
             model_type=model_type,
             evaluator_config=evaluator_config,
-            as_of=as_of,
             clock=clock,
             allow_leakage=allow_leakage,
             slices=slices,
@@ -83,7 +82,8 @@ class _PythonEvaluateOperator(LoadsArguments, MlflowTask, PythonOperator):
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        return evaluate(self, context, super().execute(context))
+        run_function = super().execute
+        return evaluate(self, context, lambda: run_function(context))
 
 
 class _EvaluateDecoratedOperator(DecoratedOperator, _PythonEvaluateOperator):
@@ -123,7 +123,8 @@ def evaluate_task(
             return flights_of(data_interval_end)
 
     The task returns what :class:`EvaluateModelOperator` returns. The function may return an ``ArtifactRef``
-    that it got as an argument, which keeps the data's version in the evaluation.
+    that it got as an argument, or the name of an artifact, which keeps the data's version in the evaluation.
+    It runs inside the evaluation's MLflow run.
 
     .. versionadded:: 0.1.0
 

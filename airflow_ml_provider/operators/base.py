@@ -19,7 +19,12 @@ from airflow_ml_provider.settings import load_settings
 from airflow_ml_provider.tracking.clocks import moment
 from airflow_ml_provider.tracking.models import ModelRef
 from airflow_ml_provider.xcom import state as states
-from airflow_ml_provider.xcom.context import data_interval_of, effective_at_of, identity_of
+from airflow_ml_provider.xcom.context import (
+    data_interval_of,
+    effective_at_of,
+    identity_of,
+    partition_end_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,6 +171,25 @@ def with_connection(ref: ModelRef, hook: MlflowHook) -> ModelRef:
         ref,
         tracking_uri=ref.tracking_uri or hook.tracking_uri,
         mlflow_conn_id=ref.mlflow_conn_id or hook.mlflow_conn_id,
+    )
+
+
+def dated(ref: ModelRef, context: Context) -> ModelRef:
+    """
+    Say in a reference which data time the model speaks for: this run's, where nothing else is known.
+
+    A run of a partition speaks for the time at which the partition begins. What it trains knows the data up
+    to the partition's end.
+    """
+    from dataclasses import replace
+
+    if ref.effective_at is not None:
+        return ref
+    ends = partition_end_of(context)
+    return replace(
+        ref,
+        effective_at=effective_at_of(context).isoformat(),
+        data_until=ref.data_until or (None if ends is None else ends.isoformat()),
     )
 
 

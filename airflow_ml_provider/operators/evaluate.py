@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_ml_provider.artifacts.refs import ArtifactRef
+from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
+from airflow_ml_provider.assets.assets import ArtifactAsset
 from airflow_ml_provider.operators.base import (
     MlflowTask,
     coerce_model,
@@ -22,7 +23,14 @@ from airflow_ml_provider.operators.base import (
 )
 from airflow_ml_provider.tracking.leakage import Horizon, model_leak, refuse, rows_leak
 from airflow_ml_provider.tracking.registry import alias_version, version_details
-from airflow_ml_provider.xcom.context import data_interval_of, effective_at_of, identity_of, run_type_of
+from airflow_ml_provider.xcom import state as states
+from airflow_ml_provider.xcom.context import (
+    data_interval_of,
+    effective_at_of,
+    identity_of,
+    run_type_of,
+    slice_of,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -49,14 +57,16 @@ class EvaluateModelOperator(MlflowTask, BaseOperator):
 
     :param model: The model to judge: what ``@task.train`` returned, a :class:`ModelAsset`, or a URI such as
         ``models:/flight_delay@challenger``. (templated)
-    :param data: A DataFrame, or an artifact that holds one, with the features and the target. (templated)
+    :param data: A DataFrame, or an artifact that holds one, with the features and the target. The name of an
+        artifact, or an :class:`ArtifactAsset`, means its version of the run's data time. (templated)
     :param target: Name of the column to predict. (templated)
     :param model_type: ``classifier`` or ``regressor``.
     :param baseline: Model to compare with, named as ``model`` is. An alias that does not exist yet is no
         baseline; anything else that cannot be found is an error. (templated)
     :param as_of: Follow the aliases in ``model`` and ``baseline`` to the versions that they pointed at then,
         by the ledger of moves: e.g. ``"{{ data_interval_end }}"``. A datetime or ISO 8601 text; without a
-        time zone it counts as UTC. By default now, and in backfill runs the run's data time. (templated)
+        time zone it counts as UTC. By default now; in backfill runs, and with ``clock="wall"``, the run's
+        data time. (templated)
     :param clock: What ``as_of`` is: ``data``, the time of the data that the alias's moves count from, or
         ``wall``, when they were made: what was really serving then.
     :param allow_leakage: Names of registered models and artifacts that may know more than the evaluation:
@@ -101,7 +111,6 @@ class EvaluateModelOperator(MlflowTask, BaseOperator):
             target=target,
             model_type=model_type,
             evaluator_config=evaluator_config,
-            as_of=as_of,
             clock=clock,
             allow_leakage=allow_leakage,
             slices=slices,
@@ -125,7 +134,7 @@ class EvaluateModelOperator(MlflowTask, BaseOperator):
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        return evaluate(self, context, self.data)
+        return evaluate(self, context, lambda: self.data)
 
 
 def check_evaluation_options(
@@ -133,7 +142,6 @@ def check_evaluation_options(
     target: Any,
     model_type: Any,
     evaluator_config: Any,
-    as_of: Any = None,
     clock: Any = "data",
     allow_leakage: Any = (),
     slices: Any = (),
@@ -149,8 +157,6 @@ def check_evaluation_options(
         raise TypeError(f"evaluator_config must be a dict of options, got {evaluator_config!r}")
     if clock not in ("data", "wall"):
         raise ValueError(f"clock must be 'data' or 'wall', got {clock!r}")
-    if clock == "wall" and as_of is None:
-        raise ValueError("clock='wall' says what as_of means; give as_of, such as '{{ data_interval_end }}'")
     if isinstance(slices, str) or not all(isinstance(column, str) and column for column in slices):
         raise TypeError(f"slices must be a list of columns, got {slices!r}")
     for option, value in (("bootstrap_draws", bootstrap_draws), ("bootstrap_seed", bootstrap_seed)):
@@ -163,20 +169,32 @@ def check_evaluation_options(
         )
 
 
-def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
-    """Run the evaluation that an operator describes, on ``data``."""
+def evaluate(operator: Any, context: Context, data: Callable[[], Any]) -> dict[str, Any]:
+    """
+    Run the evaluation that an operator describes, all of it inside its MLflow run.
+
+    :param data: Gives what to judge on, once the run is open: so that the record of a slice says of each
+        attempt how it went, also of one that had no rows.
+    """
     from airflow_ml_provider.tracking.evaluation import evaluate_model
 
-    as_of = data_time(operator.as_of, option="as_of")
     identity = identity_of(context)
-    if as_of is None and identity.slice is not None and run_type_of(context) == "backfill":
-        as_of = effective_at_of(context)
+    as_of = asked_as_of(operator, context)
     # The run's own data time is what the evaluation speaks for; a run without one speaks for ``as_of``.
     effective_at = effective_at_of(context, as_of if identity.slice is None else None)
-    with operator.hook.session():
+    tags = {
+        "airflow.role": "evaluation",
+        # Empty, so that judging again clears what an earlier attempt said.
+        "evaluation.as_of": "" if as_of is None else as_of.isoformat(),
+        "evaluation.clock": "" if as_of is None else operator.clock,
+    }
+    with operator.mlflow_run(
+        context, experiment=operator.experiment, key=evaluation_key(identity), tags=tags
+    ) as run:
+        rows = find_rows(operator, context, data(), effective_at, as_of)
         model = operator.resolve(operator.model, as_of=as_of, clock=operator.clock)
         baseline = find_baseline(operator, as_of)
-        leaks = refuse_leakage(operator, context, model, baseline, data, effective_at, as_of)
+        leaks = refuse_leakage(operator, context, model, baseline, rows, effective_at, as_of)
         if baseline is not None and _same(model, baseline):
             log.info(
                 "The baseline %s is the model itself (version %s): every gain will be zero",
@@ -187,29 +205,23 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
             note_model(context, baseline, "read", "baseline")
         note_model(context, model, "read", "evaluated")
         operator.show_model(context, model.registered_model_name, model.version)
-        frame = load_frame(data, option="data")
-        tags = {"airflow.role": "evaluation", "evaluation.leakage": "; ".join(leaks)}
-        if as_of is not None:
-            tags |= {"evaluation.as_of": as_of.isoformat(), "evaluation.clock": operator.clock}
-        with operator.mlflow_run(
-            context, experiment=operator.experiment, key=evaluation_key(identity), tags=tags
-        ) as run:
-            measured = evaluate_model(
-                model,
-                frame,
-                operator.target,
-                operator.model_type,
-                run=run,
-                baseline_uri=baseline,
-                dataset=data if isinstance(data, ArtifactRef) else None,
-                about=_about(data, identity),
-                evaluator_config=operator.evaluator_config,
-                plots=operator.plots,
-                effective_at=effective_at.isoformat(),
-                slices=operator.slices,
-                bootstrap_draws=operator.bootstrap_draws,
-                bootstrap_seed=operator.bootstrap_seed,
-            )
+        measured = evaluate_model(
+            model,
+            load_frame(rows, option="data"),
+            operator.target,
+            operator.model_type,
+            run=run,
+            baseline_uri=baseline,
+            dataset=rows if isinstance(rows, ArtifactRef) else None,
+            about=_about(rows, identity),
+            evaluator_config=operator.evaluator_config,
+            plots=operator.plots,
+            effective_at=effective_at.isoformat(),
+            slices=operator.slices,
+            bootstrap_draws=operator.bootstrap_draws,
+            bootstrap_seed=operator.bootstrap_seed,
+            tags={"evaluation.leakage": "; ".join(leaks)},
+        )
     # The baseline as it was asked for: a promotion checks that the alias has not moved since.
     asked = coerce_model(operator.baseline).model_uri if operator.baseline else None
     result = {
@@ -222,6 +234,49 @@ def evaluate(operator: Any, context: Context, data: Any) -> dict[str, Any]:
     baseline_id = None if baseline is None else baseline.model_id
     note_evaluation(context, {**result, "baseline_model_id": baseline_id})
     return result
+
+
+def asked_as_of(operator: Any, context: Context) -> datetime | None:
+    """
+    Say at which time the evaluation follows aliases; None: now.
+
+    What ``as_of`` says. Else the run's data time in backfills, and on the clock of the wall, which is there
+    to look back; a run that is about no slice of data has none.
+    """
+    as_of = data_time(operator.as_of, option="as_of")
+    looks_back = run_type_of(context) == "backfill" or operator.clock == "wall"
+    if as_of is None and looks_back and slice_of(context) is not None:
+        return effective_at_of(context)
+    return as_of
+
+
+def find_rows(
+    operator: Any, context: Context, data: Any, effective_at: datetime, as_of: datetime | None
+) -> Any:
+    """
+    Follow the name of an artifact to the version to judge on; other data are what they are.
+
+    It is the version of the run's data time, so that a backfill finds it again; of ``as_of`` in a run
+    without a slice of data, and the latest one where neither is given.
+
+    :raises ArtifactNotFoundError: if there is none.
+    """
+    name = data.artifact_name if isinstance(data, ArtifactAsset) else data
+    name = name.name if isinstance(name, Artifact) else name
+    if not isinstance(name, str):
+        return data
+    from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
+
+    store = ArtifactStoreHook().store
+    if slice_of(context) is not None:
+        found = store.as_of(name, effective_at)
+    elif as_of is not None:
+        found = store.as_of(name, as_of, clock=operator.clock)
+    else:
+        found = store.get(name)
+    log.info("Judging on version %s of the artifact %r, of %s", found.version_id, name, found.effective_at)
+    states.begin(context).note_read(found)
+    return found
 
 
 def refuse_leakage(
@@ -250,7 +305,10 @@ def refuse_leakage(
         leak = None if ref is None else model_leak(ref, horizon)
         if ref is None or leak is None or _made_here(operator, context, ref):
             continue
-        fix = "ask for the model of that time by as_of, say where its data end by data_until of @task.train"
+        fix = (
+            "ask for the model before by as_of, such as '{{ data_interval_start }}', say where its data end "
+            "by data_until of @task.train"
+        )
         found.append(refuse(leak, str(ref.registered_model_name), operator.allow_leakage, fix))
     if isinstance(data, ArtifactRef):
         leak = rows_leak(data, horizon)
@@ -262,11 +320,20 @@ def refuse_leakage(
 
 
 def _made_here(operator: Any, context: Context, ref: ModelRef) -> bool:
-    """Whether this DAG run made a version, before it was cleared: then it knows as much as the one after."""
+    """
+    Whether this DAG made a version for this very slice of data, in a run before this one was made again.
+
+    Then it knows as much as the one that this run makes. Airflow clears a data interval's run to process it
+    again, and makes another run of a partition.
+    """
     identity = identity_of(context)
     details = version_details(operator.hook.client, str(ref.registered_model_name), str(ref.version))
-    made_by = (details.tags.get("airflow.dag_id"), details.tags.get("airflow.dag_run_id"))
-    return made_by == (identity.dag_id, identity.run_id)
+    if details.tags.get("airflow.dag_id") != identity.dag_id:
+        return False
+    made_for = details.tags.get("airflow.slice")
+    if made_for and identity.slice:
+        return bool(made_for == identity.slice)
+    return bool(details.tags.get("airflow.dag_run_id") == identity.run_id)
 
 
 def evaluation_key(identity: TaskIdentity) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from airflow.sdk import BaseOperator
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
 from airflow_ml_provider.exceptions import StaleEvaluationError
 from airflow_ml_provider.operators.alias import MovesAlias, actor_of
-from airflow_ml_provider.operators.base import coerce_model, ledger, note_model, note_promotion
+from airflow_ml_provider.operators.base import coerce_model, dated, ledger, note_model, note_promotion
 from airflow_ml_provider.operators.register import actor_tags, check_name_or_template
 from airflow_ml_provider.operators.train import finite
 from airflow_ml_provider.tracking.gates import MetricGate, decide
@@ -165,8 +165,7 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         if made is None and evaluation is not None:
             # Before a version is made: a stale evaluation must leave nothing behind.
             self._refuse_stale(evaluation, standing, ref)
-        if ref.effective_at is None:
-            ref = replace(ref, effective_at=result["effective_at"])
+        ref = dated(ref, context)
         version = register_version(client, ref, name, actor_tags(identity_of(context)))
         result |= {"promoted": True, "version": version}
         if made is None and standing.version != version:
@@ -284,9 +283,17 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
             if holder.model_id is not None and holder.model_id == ref.model_id:
                 return  # moved to this model already
         was, now = (f"version {version}" if version else "nothing" for version in (compared, current))
+        hint = "Clear the evaluation task to compare with that"
+        if when := evaluation.get("as_of"):
+            since = "" if standing.move is None else f", which counts from {standing.move.effective_at}"
+            hint = (
+                f"The evaluation asked as of {when}, so clearing it compares with {was} again. Looking back, "
+                f"an alias can only move on: run the backfill forwards (without --run-backwards), over data "
+                f"after its latest move{since}. Without move_in_backfill it stays where it is"
+            )
         raise StaleEvaluationError(
             f"the evaluation compared with {was}, but {asked!r} points at {now} by now: {standing.move}; "
-            "nothing was overwritten. Clear the evaluation task to compare with that"
+            f"nothing was overwritten. {hint}"
         )
 
     def _withhold(

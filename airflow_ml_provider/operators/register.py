@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.assets.handlers import check_registered_model_name
-from airflow_ml_provider.operators.base import MlflowTask, note_model, to_xcom
+from airflow_ml_provider.operators.base import MlflowTask, dated, note_model, to_xcom
 from airflow_ml_provider.tracking.registry import register_version
-from airflow_ml_provider.xcom.context import effective_at_of, identity_of
+from airflow_ml_provider.xcom.context import identity_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,9 +63,7 @@ class RegisterModelOperator(MlflowTask, BaseOperator):
         check_registered_model_name(self.registered_model_name)
         if self.tags is not None and not isinstance(self.tags, Mapping):
             raise TypeError(f"tags must be a dict, got {self.tags!r}")
-        ref = self.resolve(self.model)
-        if ref.effective_at is None:
-            ref = replace(ref, effective_at=effective_at_of(context).isoformat())
+        ref = dated(self.resolve(self.model), context)
         version = register_version(
             self.hook.client,
             ref,
@@ -91,10 +88,11 @@ def check_name_or_template(name: Any) -> None:
 
 
 def actor_tags(identity: TaskIdentity) -> dict[str, str]:
-    """Tags that say which task instance made a model version."""
-    return {
+    """Tags that say which task instance made a model version, and for which slice of data."""
+    tags = {
         "airflow.dag_id": identity.dag_id,
         "airflow.dag_run_id": identity.run_id,
         "airflow.task_id": identity.task_id,
         "airflow.map_index": str(identity.map_index),
     }
+    return tags if identity.slice is None else {**tags, "airflow.slice": identity.slice}

@@ -90,7 +90,9 @@ class RollbackModelOperator(MovesAlias, BaseOperator):
             "effective_at": effective_at_of(context).isoformat(),
         }
         if run_type_of(context) == "backfill" and not self.move_in_backfill:
-            reasons.append(f"a backfill run leaves the alias {alias!r} where it is")
+            reasons.append(
+                f"a backfill run leaves the alias {alias!r} where it is; move_in_backfill=True would move it"
+            )
             return self._leave(context, result)
 
         book, actor = ledger(), actor_of(context)

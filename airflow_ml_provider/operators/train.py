@@ -19,7 +19,7 @@ from airflow_ml_provider.operators.arguments import Call, LoadsArguments
 from airflow_ml_provider.operators.base import MlflowTask, data_time, note_model, to_xcom, with_connection
 from airflow_ml_provider.tracking.models import ModelRef
 from airflow_ml_provider.xcom import state as states
-from airflow_ml_provider.xcom.context import effective_at_of
+from airflow_ml_provider.xcom.context import effective_at_of, partition_end_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -108,7 +108,8 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
     def execute(self, context: Context) -> ModelRef | dict[str, Any]:
         self._context = context
         effective_at = effective_at_of(context).isoformat()
-        data_until = data_time(self.data_until, option="data_until")
+        # A run of a partition speaks for where it begins, and what it trains knows the partition's data.
+        data_until = data_time(self.data_until, option="data_until") or partition_end_of(context)
         with self.mlflow_run(
             context,
             experiment=self.experiment,

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _YEAR_MONTH = re.compile(r"(\d{4})-(\d{2})")
 
 
@@ -77,6 +78,16 @@ def moment(value: Any) -> datetime | None:
         return moment(datetime.fromisoformat(text))
     except ValueError:
         return None
+
+
+def calendar_end(key: str) -> datetime | None:
+    """Return the end of the month or day that ``2013-05`` or ``2013-05-14`` names, in UTC, else None."""
+    begins = moment(key)
+    if begins is None:
+        return None
+    if _YEAR_MONTH.fullmatch(key.strip()):
+        return (begins + timedelta(days=32)).replace(day=1)
+    return begins + timedelta(days=1) if _DAY.fullmatch(key.strip()) else None
 
 
 def _end(interval: Any) -> Any:

@@ -8,6 +8,7 @@ judgement cost one to two seconds and can be turned off; the baseline gets none.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 BASELINE_PREFIX = "baseline_"
 # Each is kept in the evaluation, which crosses XCom.
 _MOST_SLICES = 100
+_METRICS_TAG = "evaluation.metrics"
 _QUIET_CLASSIFIER = "airflow_ml_provider_classifier"
 _SUPPRESS = "_MLFLOW_EVALUATE_SUPPRESS_CLASSIFICATION_ERRORS"
 
@@ -51,13 +53,15 @@ def evaluate_model(
     slices: Sequence[str] = (),
     bootstrap_draws: int = 0,
     bootstrap_seed: int = 0,
+    tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """
     Measure a model, and a baseline beside it, and record both in the open run.
 
     The model's metrics stand under MLflow's own names (``roc_auc``, ``accuracy_score``, ``log_loss``, ...),
     the baseline's with the prefix ``baseline_``. What was judged stands in tags, so that judging again in the
-    same run (a retry, a backfill) updates it. Each model gets the columns it was trained on.
+    same run (a retry, a backfill) updates it; a metric that an earlier attempt had and this one has not
+    becomes NaN. Each model gets the columns it was trained on.
 
     :param data: A DataFrame with the features and the target.
     :param target: Name of the column with the truth.
@@ -70,6 +74,7 @@ def evaluate_model(
     :param plots: Draw curves and the confusion matrix for the model.
     :param slices: Columns of ``data`` whose values are measured one by one, too.
     :param bootstrap_draws: How often to draw the rows again, to say how sure the gain over the baseline is.
+    :param tags: More tags of the run.
     :returns: What crosses XCom, plain JSON. Metrics that the rows leave undefined, such as ``roc_auc`` where
         all rows are of one class, are absent.
     :raises EmptyEvaluationError: if there are no rows.
@@ -79,7 +84,8 @@ def evaluate_model(
     frame = _checked(data, target, described)
     model = resolve_model_uri(run.client, model_uri)
     baseline = None if baseline_uri is None else resolve_model_uri(run.client, baseline_uri)
-    tags = {
+    said = {
+        **(tags or {}),
         "evaluation.model_type": model_type,
         "evaluation.target": target,
         "evaluation.rows": len(frame),
@@ -87,10 +93,9 @@ def evaluate_model(
         "evaluation.model_id": model.model_id or "",
         "evaluation.baseline": "" if baseline is None else baseline.model_uri,
         "evaluation.baseline_id": "" if baseline is None else baseline.model_id or "",
+        "evaluation.data": described,
     }
-    if about is not None:
-        tags["evaluation.data"] = about
-    run.set_tags(tags)
+    run.set_tags(said)
     entity = _entity(run, frame, dataset)
     config = dict(evaluator_config or {})
     loaded: dict[str, Any] = {}
@@ -110,6 +115,7 @@ def evaluate_model(
             loaded=loaded,
             prefix=BASELINE_PREFIX,
         )
+    _note_metrics(run, measured, compared)
     doubt = _look_closer(
         [ref for ref in (model, baseline) if ref is not None],
         loaded,
@@ -140,6 +146,15 @@ def evaluate_model(
         "data": _data_of(dataset),
         "effective_at": effective_at,
     }
+
+
+def _note_metrics(run: TaskRun, measured: Mapping[str, float], compared: Mapping[str, float] | None) -> None:
+    """Let go of the metrics of an earlier attempt that this one has not; MLflow deletes none."""
+    names = [*measured, *(f"{BASELINE_PREFIX}{name}" for name in compared or ())]
+    if run.resumed:
+        before = json.loads(run.client.get_run(run.run_id).data.tags.get(_METRICS_TAG) or "[]")
+        run.log_metrics(dict.fromkeys(set(before) - set(names), math.nan))
+    run.set_tags({_METRICS_TAG: json.dumps(sorted(names))})
 
 
 def _look_closer(

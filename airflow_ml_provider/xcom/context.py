@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +50,33 @@ def effective_at_of(context: Mapping[str, Any], explicit: datetime | None = None
         # The run's own wall clock, so that all of its tasks and tries speak for one moment.
         now=getattr(context.get("dag_run"), "run_after", None),
     )
+
+
+def partition_end_of(context: Mapping[str, Any]) -> datetime | None:
+    """
+    Return where the data of the run's partition end: where the DAG's timetable begins the next one.
+
+    By the timetable's cron expression, else by a key that is a day or a month. None for runs without a
+    partition, and where neither says it.
+    """
+    from airflow_ml_provider.tracking.clocks import calendar_end, moment
+
+    key = context.get("partition_key")
+    if not key:
+        return None
+    timetable = getattr(context.get("dag"), "timetable", None)
+    expression, begins = getattr(timetable, "expression", None), moment(context.get("partition_date"))
+    if expression is None or begins is None:
+        return calendar_end(key)
+    from zoneinfo import ZoneInfo
+
+    from croniter import croniter  # type: ignore[import-untyped, unused-ignore]
+
+    named = getattr(timetable, "timezone", "UTC")
+    zone = named if isinstance(named, tzinfo) else ZoneInfo(named)
+    local = begins.astimezone(zone).replace(tzinfo=None)  # cron counts by the clock on the wall
+    following: datetime = croniter(expression, local).get_next(datetime)
+    return moment(following.replace(tzinfo=zone))
 
 
 def slice_of(context: Mapping[str, Any]) -> str | None:

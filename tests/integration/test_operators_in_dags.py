@@ -17,9 +17,10 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, get_current_context, tas
 from sklearn.linear_model import LogisticRegression
 
 from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
-from airflow_ml_provider.assets.assets import ModelAsset
+from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
 from airflow_ml_provider.exceptions import (
     AliasMovedError,
+    ArtifactNotFoundError,
     LeakageError,
     ModelInputError,
     ModelNotFoundError,
@@ -27,6 +28,7 @@ from airflow_ml_provider.exceptions import (
 )
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.hooks.mlflow import MlflowHook
+from airflow_ml_provider.lineage.records import read_record
 from airflow_ml_provider.operators import (
     BatchPredictOperator,
     EvaluateModelOperator,
@@ -698,8 +700,7 @@ def test_a_backfill_moves_the_alias_where_the_task_says_so(
 
 
 def test_a_remade_run_updates_the_evaluation_of_its_slice(champion_dag, name, run_dag, xcom_table, client):
-    # The champion that the remade run meets learned from the month that both judge.
-    champion_dag.get_task("evaluate").allow_leakage = (name,)
+    # The champion that the remade run meets learned from the month that both judge; that is no leakage.
     evaluations = []
     for _ in range(2):
         run = run_dag(champion_dag, logical_date=FEBRUARY)
@@ -821,6 +822,30 @@ def test_rows_that_speak_for_a_later_time_fail_unless_allowed(
     assert states(run) == {"judge": "failed", "allowed": "success"}
     assert isinstance(failures[0], LeakageError)
     assert f"the artifact '{name}/rows' speaks for 2013-04-01" in str(failures[0])
+
+
+def test_a_named_artifact_is_judged_on_as_it_was_at_the_runs_data_time(
+    champion_dag, name, failures, run_dag, xcom_table
+):
+    run_dag(champion_dag, logical_date=FEBRUARY)
+    store = ArtifactStoreHook().store
+    for rows, when in ((60, MARCH), (70, APRIL), (80, datetime(2013, 5, 1, tzinfo=UTC))):
+        store.save(make_flights(rows, seed=3), f"{name}/rows", effective_at=when)
+    with DAG(f"{name}_months", schedule=MONTHLY, start_date=FEBRUARY, catchup=False,
+             default_args=champion_dag.default_args) as months:  # fmt: skip
+        common = {"model": f"models:/{name}@champion", "target": "late", "plots": False}
+        EvaluateModelOperator(task_id="named", data=f"{name}/rows", **common)
+        EvaluateModelOperator(task_id="asset", data=ArtifactAsset(f"{name}/rows"), **common)
+        EvaluateModelOperator(task_id="nobody", data=f"{name}/nobody", **common)
+
+    run = run_dag(months, logical_date=MARCH)
+    assert states(run) == {"named": "success", "asset": "success", "nobody": "failed"}
+    named, asset = xcom_table(run, "named"), xcom_table(run, "asset")
+    assert named["rows"] == asset["rows"] == 60
+    assert named["data"]["name"] == f"{name}/rows"
+    assert isinstance(failures[0], ArtifactNotFoundError)
+    record = read_record(store.objects, months.dag_id, run.run_id, "named", -1, 1)
+    assert [use["version_id"] for use in record["reads"]] == [named["data"]["version_id"]]
 
 
 def test_a_training_that_says_where_its_data_end_is_remembered_by_its_version(
@@ -1009,8 +1034,6 @@ def test_scoring_needs_the_columns_of_the_model_and_takes_empty_data(
 
 
 def test_what_made_and_used_a_model_is_in_the_lineage_records(champion_dag, name, run_dag, xcom_table):
-    from airflow_ml_provider.lineage.records import read_record
-
     run = run_dag(champion_dag, logical_date=FEBRUARY)
     model = model_in(xcom_table, run, "fit")
     objects = ArtifactStoreHook().store.objects

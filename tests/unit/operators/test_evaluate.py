@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
 import pytest
 
 from airflow_ml_provider.operators.base import data_time
-from airflow_ml_provider.operators.evaluate import EvaluateModelOperator, evaluation_key
+from airflow_ml_provider.operators.evaluate import EvaluateModelOperator, asked_as_of, evaluation_key
 from airflow_ml_provider.tracking.identity import TaskIdentity
 
 OPTIONS = {"task_id": "evaluate", "model": "models:/m/1", "data": None, "target": "late"}
@@ -40,7 +43,6 @@ def test_without_a_slice_each_task_instance_has_its_own_evaluation():
         ({"evaluator_config": "fast"}, "evaluator_config must be a dict"),
         ({"targets": "x"}, "targets"),
         ({"clock": "moon", "as_of": "2013-05-14"}, "clock must be 'data' or 'wall', got 'moon'"),
-        ({"clock": "wall"}, "give as_of"),
         ({"slices": "origin"}, "slices must be a list of columns"),
         ({"bootstrap_draws": -1}, "bootstrap_draws must be a number"),
         ({"allow_leakage": True}, "allow_leakage must be a list of names"),
@@ -50,6 +52,30 @@ def test_without_a_slice_each_task_instance_has_its_own_evaluation():
 def test_wrong_options_are_refused_when_the_dag_is_parsed(options, error):
     with pytest.raises((TypeError, ValueError), match=error):
         EvaluateModelOperator(**{**OPTIONS, **options})
+
+
+def run(run_type: str, **context: object) -> dict[str, object]:
+    return {"dag_run": SimpleNamespace(run_type=run_type, run_after=JUNE), **context}
+
+
+MAY, JUNE = datetime(2013, 5, 1, tzinfo=UTC), datetime(2013, 6, 1, tzinfo=UTC)
+INTERVAL = {"data_interval_start": MAY, "data_interval_end": JUNE, "logical_date": MAY}
+PARTITION = {"partition_key": "2013-05", "partition_date": MAY}
+
+
+@pytest.mark.parametrize(
+    ("context", "options", "expected"),
+    [
+        pytest.param(run("scheduled", **INTERVAL), {}, None, id="as it is now"),
+        pytest.param(run("backfill", **INTERVAL), {}, JUNE, id="a backfill asks at its interval's end"),
+        pytest.param(run("backfill", **PARTITION), {}, MAY, id="and of a partition at its date"),
+        pytest.param(run("backfill", **INTERVAL), {"as_of": MAY}, MAY, id="unless told otherwise"),
+        pytest.param(run("scheduled", **INTERVAL), {"clock": "wall"}, JUNE, id="the wall clock looks back"),
+        pytest.param(run("manual"), {"clock": "wall"}, None, id="without a slice there is no time to ask"),
+    ],
+)
+def test_when_the_aliases_of_an_evaluation_are_asked(context, options, expected):
+    assert asked_as_of(EvaluateModelOperator(**{**OPTIONS, **options}), context) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from airflow.sdk import Asset
 
 from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
+from airflow_ml_provider.exceptions import StaleEvaluationError
 from airflow_ml_provider.operators.promote import PromoteModelOperator, check_evaluation
 from airflow_ml_provider.operators.register import RegisterModelOperator
 from airflow_ml_provider.tracking.gates import MetricGate
+from airflow_ml_provider.tracking.ledger import AliasMove
 from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.tracking.moves import Standing
 
 GATES = [MetricGate("roc_auc", at_least=0.6)]
 OPTIONS = {"task_id": "promote", "model": "models:/m-1", "registered_model_name": "flight_delay"}
@@ -65,6 +70,27 @@ def test_an_evaluation_of_another_model_is_refused():
 def test_what_is_no_evaluation_is_refused(value):
     with pytest.raises(TypeError, match="what an evaluation task returned"):
         check_evaluation(value, ModelRef("models:/m-1"))
+
+
+@pytest.mark.parametrize(
+    ("as_of", "hint"),
+    [
+        (None, "Clear the evaluation task to compare with that"),
+        ("2013-05-01T00:00:00+00:00", "run the backfill forwards .* counts from 2013-06-01"),
+    ],
+)
+def test_what_to_do_about_a_stale_evaluation_depends_on_whether_it_looked_back(monkeypatch, as_of, hint):
+    june = datetime(2013, 6, 1, tzinfo=UTC)
+    move = AliasMove("flight_delay", "champion", "2", None, june, june)
+    evaluation = {
+        "baseline_uri": "models:/flight_delay@champion",
+        "baseline_version": None,
+        "as_of": as_of,
+    }
+    task = PromoteModelOperator(**OPTIONS)
+    monkeypatch.setattr(task, "resolve", lambda uri: ModelRef(uri, model_id="m-2"))
+    with pytest.raises(StaleEvaluationError, match=f"compared with nothing, .* version 2 by now.*{hint}"):
+        task._refuse_stale(evaluation, Standing("2", 0, move), ModelRef("models:/m-1", model_id="m-1"))
 
 
 class FakeTaskInstance:

@@ -46,6 +46,19 @@ def models(opened):
     return found
 
 
+def test_judging_again_lets_go_of_the_metrics_that_there_are_no_more(client, opened, models):
+    data = frame()
+    with opened() as run:
+        evaluate_model(models[0], data, "late", run=run, baseline_uri=models[1], plots=False)
+    with opened() as run:
+        assert run.resumed
+        again = evaluate_model(models[0], data[data.late == 1], "late", run=run, plots=False)
+    metrics = client.get_run(run.run_id).data.metrics
+    current = {name: value for name, value in metrics.items() if not np.isnan(value)}
+    assert current == pytest.approx(again["metrics"])
+    assert {"roc_auc", "baseline_roc_auc", "baseline_accuracy_score"} <= metrics.keys() - current.keys()
+
+
 def test_a_model_and_its_baseline_are_judged_on_the_same_rows(client, opened, models):
     data = frame()
     with opened() as run:

@@ -3,10 +3,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from airflow.sdk import DAG, CronPartitionTimetable
 
-from airflow_ml_provider.xcom.context import effective_at_of, identity_of, slice_of, triggering_extras
+from airflow_ml_provider.xcom.context import (
+    effective_at_of,
+    identity_of,
+    partition_end_of,
+    slice_of,
+    triggering_extras,
+)
 
 FEBRUARY, MARCH = datetime(2013, 2, 1, tzinfo=UTC), datetime(2013, 3, 1, tzinfo=UTC)
 RUN_AFTER = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,6 +65,45 @@ TRIGGERED = {"asset": [event(MARCH, effective_at=JUNE), event(FEBRUARY)]}
 )
 def test_the_data_time_that_a_run_speaks_for(context, expected):
     assert effective_at_of(context) == expected
+
+
+def partition(key: str, begins: str | None = None, schedule: Any = None) -> dict[str, Any]:
+    date = None if begins is None else datetime.fromisoformat(begins)
+    return {
+        "partition_key": key,
+        "partition_date": date,
+        "dag": DAG("d", schedule=schedule, start_date=FEBRUARY),
+    }
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        pytest.param(
+            partition("x", "2013-05-14T00:00Z", CronPartitionTimetable("@daily", timezone="UTC")),
+            "2013-05-15T00:00Z",
+            id="by the timetable",
+        ),
+        pytest.param(
+            # The clocks go forward on that day, which has 23 hours.
+            partition("x", "2013-03-30T23:00Z", CronPartitionTimetable("@daily", timezone="Europe/Paris")),
+            "2013-03-31T22:00Z",
+            id="in its zone",
+        ),
+        pytest.param(
+            partition("x", "2013-05-01T00:00Z", CronPartitionTimetable("@monthly", timezone=UTC)),
+            "2013-06-01T00:00Z",
+            id="a month",
+        ),
+        pytest.param(partition("2013-12"), "2014-01-01T00:00Z", id="key of a month"),
+        pytest.param(partition("2013-12-31"), "2014-01-01T00:00Z", id="key of a day"),
+        pytest.param(partition("eu-west"), None, id="key that is no date"),
+        pytest.param({"data_interval_end": MARCH}, None, id="no partition"),
+    ],
+)
+def test_where_the_data_of_a_partition_end(context, expected):
+    found = partition_end_of(context)
+    assert found == (expected and datetime.fromisoformat(expected))
 
 
 def test_what_the_user_says_wins():
