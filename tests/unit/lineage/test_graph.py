@@ -286,7 +286,7 @@ def test_versions_are_found_by_name_and_time(history):
 )
 def test_what_is_not_there_is_an_error(history, what, error):
     flights(history, 5)
-    with pytest.raises(error):  # noqa: PT011 - a table of several classes
+    with pytest.raises(error):
         history.lineage.find(what)
 
 
@@ -324,7 +324,7 @@ def test_requests_are_proportional_to_the_answer(history, monkeypatch):
     [{"direction": "sideways"}, {"limit": 0}, {"depth": -1}],
 )
 def test_a_walk_without_sense_is_refused(history, arguments):
-    with pytest.raises(ValueError, match="direction must be|limit is at least"):
+    with pytest.raises(ValueError, match=r"direction must be|limit is at least"):
         history.lineage.explore("model:m-1", **arguments)
 
 
@@ -333,5 +333,5 @@ def test_a_walk_without_sense_is_refused(history, arguments):
     [[], [{"node": "model:x", "direction": "both"}], [{"node": "nothing", "direction": "up"}]],
 )
 def test_a_continuation_that_is_none_is_refused(history, pending):
-    with pytest.raises(ValueError, match="earlier answer|not the id of a node"):
+    with pytest.raises(ValueError, match=r"earlier answer|not the id of a node"):
         history.lineage.explore(pending=pending)
