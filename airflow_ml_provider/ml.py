@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from airflow_ml_provider.decorators.cached import cached
     from airflow_ml_provider.decorators.checkpoint import checkpoint
     from airflow_ml_provider.decorators.retries import retry_policy
+    from airflow_ml_provider.decorators.tracked import tracked
 
-__all__ = ["cached", "checkpoint", "retry_policy"]
+__all__ = ["cached", "checkpoint", "retry_policy", "tracked"]
 
 _HOMES = {
     "cached": "airflow_ml_provider.decorators.cached",
     "checkpoint": "airflow_ml_provider.decorators.checkpoint",
     "retry_policy": "airflow_ml_provider.decorators.retries",
+    "tracked": "airflow_ml_provider.decorators.tracked",
 }
 
 

@@ -199,6 +199,12 @@ def _config_options() -> dict[str, Any]:
             "Connection (type ``mlflow``) of the tracking server, where an operator names no other.\n",
             example="mlflow_production",
         ),
+        "parent_run": _option(
+            "boolean",
+            "True",
+            "Put the MLflow runs of ``ml.tracked`` below one run of the whole DAG run, so that an experiment\n"
+            "shows a line for each DAG run. A task's own ``parent_run=`` wins.\n",
+        ),
         "inline_max_bytes": _option(
             "integer",
             "16384",

@@ -36,6 +36,8 @@ class Settings:
     artifact_conn_id: str | None = None
     """AWS connection whose credentials reach ``s3://``; None: those of the machine."""
     mlflow_conn_id: str = "mlflow_default"
+    parent_run: bool = True
+    """Whether the runs of ``ml.tracked`` are below one run of the whole DAG run."""
     inline_max_bytes: int = 16_384
     """JSON values up to this size, in bytes, stay in the XCom table."""
     allow_pickle: bool = False
@@ -165,6 +167,7 @@ def load_settings() -> Settings:
         signing_key_source=source,
         artifact_conn_id=text("artifact_conn_id") or None,
         mlflow_conn_id=text("mlflow_conn_id", "mlflow_default"),
+        parent_run=flag("parent_run", True),
         inline_max_bytes=size("inline_max_bytes", 16_384),
         allow_pickle=flag("allow_pickle", False),
         max_artifact_bytes=size("max_artifact_bytes", 0),

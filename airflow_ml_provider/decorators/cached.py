@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_ml_provider.artifacts.store import ArtifactStore
     from airflow_ml_provider.caching.entries import Decision, Entry
-    from airflow_ml_provider.caching.key import CacheKey
+    from airflow_ml_provider.caching.key import CacheKey, KeyMaker
 
 T = TypeVar("T")
 
@@ -146,7 +146,7 @@ def cached(
 
 
 @dataclass(frozen=True)
-class CacheLayer:
+class CacheLayer(stacking.Layer):
     """What ``@ml.cached`` puts around a task."""
 
     ttl: timedelta | None = None
@@ -245,19 +245,14 @@ class CacheLayer:
     def key_of(self, operator: Any, context: Context, state: states.TaskState) -> CacheKey:
         """Collect what the result depends on."""
         from airflow_ml_provider.caching.key import KeyMaker
-        from airflow_ml_provider.caching.values import name_of
 
         maker = KeyMaker()
-        operator_class = stacking.below(operator)
         function = getattr(operator, "python_callable", None)
         derived = exchange.derived_name(state.dag_id, state.task_id, exchange.RETURN_KEY)
         maker.add("result name", state.artifact.name if state.artifact else derived, show=True)
         maker.add("result parts", bool(getattr(operator, "multiple_outputs", False)))
-        maker.add("operator", name_of(operator_class), show=True)
-        maker.add("version", self.version, show=True)
-        maker.add_class(operator_class, self.packages)
+        self._add_code(maker, stacking.below(operator), function, _folder_of(function, operator))
         if function is not None:
-            maker.add_function(function, self.packages)
             for name, value in _arguments(function, operator, context):
                 if name not in self.ignore:
                     maker.add_argument(name, value, packages=self.packages)
@@ -270,9 +265,34 @@ class CacheLayer:
             else:
                 value = getattr(operator, name, given) if name in templates else given
                 maker.add_option(name, value, packages=self.packages)
-        maker.add_environment(self.environment)
-        maker.add_files(self.depends_on, _folder_of(function, operator))
         return maker.key()
+
+    def code_key(self, task: Any) -> CacheKey:
+        """
+        Collect what the result of a task of a DAG depends on, whatever it is run with: code, environment,
+        version and files, as they are here and now.
+
+        :param task: As the DAG has it, mapped or not.
+        """
+        from airflow_ml_provider.caching.key import KeyMaker
+
+        maker = KeyMaker()
+        function = getattr(task, "partial_kwargs", {}).get("python_callable") or getattr(
+            task, "python_callable", None
+        )
+        self._add_code(maker, stacking.below_class(task.operator_class), function, _folder_of(function, task))
+        return maker.key()
+
+    def _add_code(self, maker: KeyMaker, operator_class: type, function: Any, folder: Path) -> None:
+        from airflow_ml_provider.caching.values import name_of
+
+        maker.add("operator", name_of(operator_class), show=True)
+        maker.add("version", self.version, show=True)
+        maker.add_class(operator_class, self.packages)
+        if function is not None:
+            maker.add_function(function, self.packages)
+        maker.add_environment(self.environment)
+        maker.add_files(self.depends_on, folder)
 
 
 def was_cleared(ti: Any, operator: Any) -> bool:
@@ -378,6 +398,7 @@ def _reuse(
             "seconds_saved": entry.seconds,
         },
     )
+    _tell_open_run(producer, url)
     for model in _models_in(entry.tree, store):
         state.note_model(model, "read", "reused")
     for ref in refs_of(entry.tree, store):
@@ -393,6 +414,21 @@ def _tell(context: Context, about: dict[str, Any]) -> None:
         context["ti"].xcom_push(key=XCOM_KEY, value=about)
     except Exception:
         log.exception("the XCom %r was not written", XCOM_KEY)
+
+
+def _tell_open_run(producer: Producer, url: str | None) -> None:
+    """Say in the MLflow run of @ml.tracked that nothing was computed; that only informs."""
+    from airflow_ml_provider.tracking.runs import STATE_TAG, open_run
+
+    run = open_run()
+    if run is None:
+        return
+    try:
+        run.set_tags(
+            {STATE_TAG: "reused", "airflow.reused_from": str(producer), "airflow.reused_url": url or ""}
+        )
+    except Exception:
+        log.exception("MLflow run %s was not told that the result was reused", run.run_id)
 
 
 def _missing_model(tree: Any, store: ArtifactStore) -> str | None:

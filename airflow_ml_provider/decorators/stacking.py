@@ -51,6 +51,18 @@ class Layer(Protocol):
     def run(self, operator: Any, context: Context, execute: Callable[[Context], Any]) -> Any:
         """Return the task's result, by calling ``execute`` or in another way."""
 
+    def resume(self, operator: Any, context: Context, proceed: Callable[[Context], Any]) -> Any:
+        """Return the result of a task that was deferred and goes on; by default, what ``proceed`` gives."""
+        return proceed(context)
+
+    def kill(self, operator: Any) -> None:
+        """Take note that the task is being ended from outside. Called in signal handlers."""
+        return
+
+    def source(self, operator: Any, source: str) -> str:
+        """Return what runs in an interpreter of its own, by default as it is."""
+        return source
+
 
 def stack(task: T, layer: Layer) -> T:
     """
@@ -104,6 +116,8 @@ def layered(operator_class: type, layer: Layer) -> type:
         _LAYERS: layers,
         "ml_lazy_artifacts": True,
         "execute": _execute,
+        "resume_execution": _resume,
+        "on_kill": _on_kill,
     }
     if hasattr(below, "get_python_source"):
         namespace["get_python_source"] = _get_python_source
@@ -118,7 +132,12 @@ def layered(operator_class: type, layer: Layer) -> type:
 
 def below(operator: Any) -> Any:
     """Return the operator's class without the layers."""
-    return getattr(type(operator), _BELOW, type(operator))
+    return below_class(type(operator))
+
+
+def below_class(operator_class: type) -> Any:
+    """Return a class without the layers."""
+    return getattr(operator_class, _BELOW, operator_class)
 
 
 def _execute(self: Any, context: Context) -> Any:
@@ -132,24 +151,68 @@ def _execute(self: Any, context: Context) -> Any:
     return run(context)
 
 
+def _resume(self: Any, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+    def innermost(context: Context) -> Any:
+        return below(self).resume_execution(self, next_method, next_kwargs, context)
+
+    run: Callable[[Context], Any] = innermost
+    for layer in getattr(self, _LAYERS):
+        run = functools.partial(layer.resume, self, proceed=run)
+    return run(context)
+
+
+def _on_kill(self: Any) -> None:
+    for layer in getattr(self, _LAYERS):
+        layer.kill(self)
+    below(self).on_kill(self)
+
+
+def layers_of(operator_class: type) -> tuple[Layer, ...]:
+    """Return what is stacked on an operator's class, the innermost first."""
+    found: tuple[Layer, ...] = getattr(operator_class, _LAYERS, ())
+    return found
+
+
 def _run(layer: Layer, operator: Any, inner: Callable[[Context], Any], context: Context) -> Any:
     return layer.run(operator, context, inner)
 
 
 def _get_python_source(self: Any) -> str:
     """Return the source that runs elsewhere, where our decorators are not known."""
-    source: str = below(self).get_python_source(self)
+    source = _without_ours(self, below(self).get_python_source(self))
+    for layer in getattr(self, _LAYERS):
+        source = layer.source(self, source)
+    return source
+
+
+def _without_ours(operator: Any, source: str) -> str:
     try:
         function = ast.parse(textwrap.dedent(source)).body[0]
     except (SyntaxError, IndexError):
         return source
     lines = textwrap.dedent(source).splitlines(keepends=True)
-    known = inspect.getclosurevars(inspect.unwrap(self.python_callable))
-    scope = {**getattr(self.python_callable, "__globals__", {}), **known.nonlocals}
-    for decorator in reversed(getattr(function, "decorator_list", [])):
-        if _is_ours(decorator, scope):
+    known = inspect.getclosurevars(inspect.unwrap(operator.python_callable))
+    scope = {**getattr(operator.python_callable, "__globals__", {}), **known.nonlocals}
+    above = _decorators_above_task(operator)
+    decorators: list[ast.expr] = getattr(function, "decorator_list", [])
+    for place, decorator in reversed(list(enumerate(decorators))):
+        if place < above or _is_ours(decorator, scope):
             del lines[decorator.lineno - 1 : decorator.end_lineno]
     return "".join(lines)
+
+
+def _decorators_above_task(operator: Any) -> int:
+    """Count the decorators above ``@task...``: they stack on the task, whatever they are called."""
+    name = getattr(operator, "custom_operator_name", "").removeprefix("@")
+    try:
+        function = ast.parse(textwrap.dedent(inspect.getsource(operator.python_callable))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return 0
+    for place, decorator in enumerate(getattr(function, "decorator_list", [])):
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if name and ast.unparse(called) == name:
+            return place
+    return 0
 
 
 def _is_ours(decorator: ast.expr, scope: dict[str, Any]) -> bool:

@@ -76,6 +76,28 @@ def prepare_call(
     return Call(bound.args, bound.kwargs, tuple(refs), _scalars(plain), named)
 
 
+def scalars_of(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what :class:`Call` has as scalars, before Airflow's context is filled in and nothing loaded."""
+    signature = inspect.signature(function)
+    bound = signature.bind_partial(*args, **kwargs)
+    bound.apply_defaults()
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(value)
+        else:
+            named[name] = value
+    return _scalars(
+        {
+            name: value
+            for name, value in named.items()
+            if name not in KNOWN_CONTEXT_KEYS and name != "templates_dict" and not any(refs_in(value))
+        }
+    )
+
+
 class LoadsArguments:
     """
     Mixed into operators that call a user's function: it gets values where its arguments were references.

@@ -325,13 +325,18 @@ def _tell_parents(client: Any, run: TaskRun, status: str, best: Best | None) -> 
         _log.exception("the parent %s of MLflow run %s was not told how it ended", parent_id, run.run_id)
 
 
+def open_run() -> TaskRun | None:
+    """Give the innermost open :func:`task_run`, None if there is none."""
+    return _current.get()
+
+
 def current_run() -> TaskRun:
     """
     Give the innermost open :func:`task_run`.
 
     :raises TrackingError: if there is none.
     """
-    run = _current.get()
+    run = open_run()
     if run is None:
         raise TrackingError(
             "no MLflow run is open here; use @task.train, ml.tracked or tracking.runs.task_run"
