@@ -33,7 +33,6 @@ def react_apps(folder: Path = STATIC_FOLDER) -> list[dict[str, Any]]:
             "destination": destination,
             "url_route": route,
             "icon": f"{prefix}/ml.svg",
-            "icon_dark_mode": f"{prefix}/ml-dark.svg",
             "nav_top_level": True,
         }
         for destination, route in _PAGES

@@ -13,7 +13,7 @@ export interface Task {
   run_id: string;
   task_id: string;
   map_index: number;
-  try_number?: number;
+  try_number?: number | null;
 }
 
 export interface Version {
@@ -29,6 +29,8 @@ export interface Version {
   producer?: Task | null;
   node?: string | null;
   gone?: boolean;
+  /** False: the task was handed a reference and did not fetch the content. */
+  loaded?: boolean;
 }
 
 export interface VersionDetail extends Version {
@@ -47,6 +49,8 @@ export interface Model {
   metrics?: Metrics;
   mlflow_run_url?: string | null;
   mlflow_model_url?: string | null;
+  alias?: string | null;
+  role?: string | null;
   node?: string | null;
 }
 
@@ -75,6 +79,8 @@ export interface Gate {
 
 export interface Move {
   kind: string;
+  /** False: a decision that left the alias where it was. */
+  moved?: boolean;
   alias: string;
   version?: string | null;
   previous_version?: string | null;
@@ -106,7 +112,11 @@ export interface GraphNode {
   detail?: string | null;
   time?: string | null;
   state?: string | null;
+  /** Why it is gone or broken; null for what is there. */
+  missing?: string | null;
   dag_id?: string | null;
+  run_id?: string | null;
+  uri?: string | null;
   task?: Task | null;
   version?: { name: string; version_id: string } | null;
   model?: Pick<Model, "registered_model_name" | "version" | "model_id" | "model_uri"> | null;
@@ -127,6 +137,15 @@ export interface Graph {
   edges: GraphEdge[];
   hidden?: number;
   truncated?: boolean;
+  next?: string | null;
+}
+
+export interface TriggeringEvent {
+  uri?: string | null;
+  name?: string | null;
+  timestamp?: string | null;
+  source?: Json;
+  extra?: Json;
 }
 
 export interface TaskRecord {
@@ -137,9 +156,13 @@ export interface TaskRecord {
   data_interval?: [string, string] | null;
   reads: VersionDetail[];
   writes: VersionDetail[];
+  reused?: VersionDetail[];
+  more?: { reads?: number; writes?: number; reused?: number };
   models_read: Model[];
   models_written: Model[];
   hidden?: number;
+  triggered_by?: TriggeringEvent[];
+  node?: string | null;
   inlets?: string[];
   outlets?: string[];
   params?: Params;
@@ -157,7 +180,6 @@ export interface TaskAnswer {
   task: Task;
   tries: number[];
   record: TaskRecord | null;
-  graph?: Graph | null;
 }
 
 export interface Point {
@@ -202,12 +224,11 @@ export interface RunTask {
 }
 
 export interface RunAnswer {
-  run: Run;
+  run: Run | null;
   hidden?: number;
   tasks: RunTask[];
   tasks_total?: number;
   truncated?: boolean;
-  graph?: Graph | null;
   previous?: { run_id: string; effective_at?: string | null } | null;
 }
 
@@ -216,13 +237,13 @@ export interface Change {
   name: string;
   before: Json;
   after: Json;
-  same_content?: boolean;
 }
 
 export interface ComparisonAnswer {
   run: Run;
   with: Run | null;
-  tasks: { task_id: string; map_index: number; change: string; changes: Change[] }[];
+  tasks: { task_id: string; map_index: number; change: string; changes: Change[]; more?: number }[];
+  hidden?: number;
   metrics: {
     task_id: string;
     map_index: number;
@@ -266,7 +287,7 @@ export interface ModelItem {
     kind?: string | null;
     metrics?: Metrics;
   }[];
-  versions?: number | null;
+  hidden?: number;
   latest_version?: string | null;
   last_change?: string | null;
   dags?: string[];
@@ -285,7 +306,7 @@ export interface ModelVersion {
   effective_at?: string | null;
   trained_by?: Task | null;
   registered_by?: Task | null;
-  evaluations?: Evaluation[];
+  decision?: Move | null;
   mlflow_run_url?: string | null;
   mlflow_model_url?: string | null;
   node?: string | null;
@@ -304,7 +325,11 @@ export interface ModelDiff {
   code: Difference[];
   params: Difference[];
   metrics: Difference[];
+  evaluations?: Difference[];
   environment: Difference[];
+  /** The difference of the functions' source, as text. */
+  source?: string | null;
+  upstream?: { name: string; what: string; before: Json; after: Json }[];
   data: {
     name: string;
     before: Version | null;
@@ -322,7 +347,6 @@ export interface ModelDiff {
 export interface ArtifactItem {
   name: string;
   latest?: Version | null;
-  versions?: number | null;
 }
 
 export interface VersionAnswer {
@@ -335,7 +359,8 @@ export interface VersionAnswer {
 export interface Growth {
   name: string;
   versions?: number | null;
-  sampled?: boolean;
+  /** Whether these are all versions, or only the newest. */
+  complete?: boolean;
   bytes_logical?: number | null;
   bytes_stored?: number | null;
   bytes_shared?: number | null;
@@ -358,11 +383,15 @@ export interface FoundNode {
 
 export interface Blast {
   root: string;
-  versions: Version[];
-  models: Model[];
-  evaluations: Evaluation[];
-  runs: { dag_id: string; run_id: string; tasks: Json[] }[];
-  commands: string[];
+  versions: GraphNode[];
+  predictions?: GraphNode[];
+  models: GraphNode[];
+  evaluations: GraphNode[];
+  runs: { dag_id: string; run_id: string; run_type?: string | null; tasks: string[] }[];
+  aliases?: { registered_model_name: string; alias: string; version: string; since?: string | null }[];
+  started?: { dag_id: string; run_id: string; uri: string }[];
+  commands: { purpose: string; shell: string; note?: string | null }[];
+  notes?: string[];
   hidden?: number;
   truncated?: boolean;
 }

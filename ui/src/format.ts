@@ -27,6 +27,12 @@ export function number(value: Metric | null | undefined): string {
   return String(Number(value.toPrecision(4)));
 }
 
+/** Write a number for an axis: thousands from 10,000 on, so that it fits beside it. */
+export function compact(value: number): string {
+  if (Math.abs(value) < 10_000) return number(value);
+  return new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 }).format(value).replace("K", "k");
+}
+
 /** Write a difference with its sign. */
 export function delta(value: Metric | null | undefined): string {
   if (typeof value !== "number" || !Number.isFinite(value)) return number(value);
@@ -86,6 +92,12 @@ export function time(value: string | null | undefined, zone: string, withSeconds
 export function day(value: string | null | undefined, zone: string): string {
   const full = time(value, zone);
   return full.endsWith(" 00:00:00") ? full.slice(0, -9) : full.replace(/:\d\d$/, "");
+}
+
+/** How far a zone is ahead of UTC at a moment, in milliseconds. */
+export function zoneOffset(moment: number, zone: string): number {
+  const second = Math.floor(moment / 1000) * 1000;
+  return Date.parse(`${time(new Date(second).toISOString(), zone).replace(" ", "T")}Z`) - second;
 }
 
 /** Name the zone if it can be used, else UTC. */

@@ -85,9 +85,9 @@ export function ModelLink({ model }: { model: Partial<Model> }) {
 
 /** Where a node of a graph leads, if it has a page of its own. */
 export function nodePath(node: GraphNode): string | null {
-  if (node.kind === "missing") return null;
+  if (node.missing) return null;
   if (node.version) return versionPath(node.version);
   if (node.model?.registered_model_name) return modelPath(node.model.registered_model_name);
-  if (node.task) return node.kind === "dag_run" ? runPath(node.task.dag_id, node.task.run_id) : taskPath(node.task);
-  return null;
+  if (node.kind === "run") return node.dag_id && node.run_id ? runPath(node.dag_id, node.run_id) : null;
+  return node.task ? taskPath(node.task) : null;
 }

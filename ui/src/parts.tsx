@@ -95,6 +95,11 @@ export function Failure({ error, retry }: { error: ApiError; retry?: () => void 
   );
 }
 
+/** A number with its noun: "1 model", "2 models". */
+export function counted(count: number, noun: string): string {
+  return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 /** Show what loads, fails or has come, in one place. */
 export function Await<T>({
   what,
@@ -180,12 +185,13 @@ export function DataTable<Row>({
               >
                 {each.by ? (
                   <Button
+                    fontSize="inherit"
                     fontWeight="inherit"
                     h="auto"
                     minW={0}
                     onClick={() => turn(each.name)}
                     p={0}
-                    size="xs"
+                    size="sm"
                     variant="plain"
                   >
                     {each.name}
@@ -235,6 +241,7 @@ export function Facts({ of }: { of: [string, ReactNode][] }) {
 const PALETTES: Record<string, string> = {
   success: "green",
   promotion: "green",
+  promoted: "green",
   champion: "green",
   same: "gray",
   failed: "red",
@@ -371,7 +378,15 @@ export function rowCount(schema: Json | undefined): number | null {
 }
 
 /** Versions that were read or written: what they are, and their inside to be unfolded. */
-export function VersionCards({ versions, hidden }: { versions: (Version & { schema?: Json; preview?: Json })[]; hidden?: number }) {
+export function VersionCards({
+  versions,
+  hidden,
+  more,
+}: {
+  versions: (Version & { schema?: Json; preview?: Json })[];
+  hidden?: number;
+  more?: number;
+}) {
   return (
     <Stack gap={3}>
       {versions.map((version) => {
@@ -384,6 +399,7 @@ export function VersionCards({ versions, hidden }: { versions: (Version & { sche
                 <VersionLink version={version} />
               </Text>
               {version.gone ? <Mark of="missing">gone from the store</Mark> : null}
+              {version.loaded === false ? <Mark of="handed">handed over, not loaded</Mark> : null}
             </HStack>
             <Text color="fg.muted" fontSize="sm" overflowWrap="anywhere">
               {facts.filter(Boolean).join(" · ")}
@@ -417,6 +433,7 @@ export function VersionCards({ versions, hidden }: { versions: (Version & { sche
         );
       })}
       {versions.length === 0 && !hidden ? <Empty>None.</Empty> : null}
+      {more ? <Empty>And {number(more)} more.</Empty> : null}
       <Hidden count={hidden} />
     </Stack>
   );
@@ -429,6 +446,8 @@ const MOVED: Record<string, string> = {
   removal: "removed",
   rejected: "rejected",
   withheld: "withheld",
+  stayed: "kept in office",
+  promoted: "promoted",
   approval_pending: "waits for approval",
 };
 
@@ -445,7 +464,9 @@ export function Decision({ of, withTask = true }: { of: Move; withTask?: boolean
           {of.version ? `Version ${of.version}` : (of.model_uri ?? "no version")}
         </Text>
         <Text as="span" color="fg.muted">
-          {of.kind === "rejected" || of.kind === "withheld" || of.kind === "approval_pending"
+          {of.kind === "stayed"
+            ? `was ${of.alias} already`
+            : of.moved === false
             ? `did not become ${of.alias}${of.previous_version ? `; version ${of.previous_version} stays` : ""}`
             : of.previous_version
               ? `is ${of.alias} in place of version ${of.previous_version}`

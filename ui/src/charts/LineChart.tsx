@@ -3,7 +3,7 @@ import { Box, Button, Flex, Text } from "@chakra-ui/react";
 import { scaleLinear, scaleUtc } from "d3-scale";
 import { line } from "d3-shape";
 import { useMemo, useState, type KeyboardEvent, type PointerEvent } from "react";
-import { day, number, time } from "../format";
+import { compact, day, number, time, zoneOffset } from "../format";
 import { DataTable } from "../parts";
 import { useZone } from "../timezone";
 import { colour, dash, extent, GRID, INK, nearest, PAPER, useWidth } from "./common";
@@ -26,6 +26,12 @@ export interface LineMark {
 
 const MARGIN = { top: 22, right: 16, bottom: 26, left: 56 };
 
+/** Round times of the reader's own zone. */
+function timeTicks(left: number, right: number, wanted: number, zone: string): number[] {
+  const local = scaleUtc().domain([left + zoneOffset(left, zone), right + zoneOffset(right, zone)]);
+  return local.ticks(wanted).map((tick) => Number(tick) - zoneOffset(Number(tick) - zoneOffset(Number(tick), zone), zone));
+}
+
 /**
  * Lines over steps or time. The arrow keys walk along it as the pointer does, what stands at the
  * cursor is said aloud, and the numbers are there as a table as well.
@@ -37,7 +43,7 @@ export function LineChart({
   marks = [],
   height = 220,
   xName = times ? "Time" : "Step",
-  caption = true,
+  axis = compact,
 }: {
   title: string;
   series: Series[];
@@ -45,7 +51,8 @@ export function LineChart({
   marks?: LineMark[];
   height?: number;
   xName?: string;
-  caption?: boolean;
+  /** Writes the numbers of the y axis. */
+  axis?: (value: number) => string;
 }) {
   const zone = useZone();
   const { ref, width } = useWidth();
@@ -64,8 +71,8 @@ export function LineChart({
   const x = scaleLinear().domain([left, right]).range([MARGIN.left, MARGIN.left + inner]);
   const [low, high] = extent(shown.flatMap((each) => each.dots.map((dot) => dot.y)));
   const y = scaleLinear().domain([low, high]).nice(5).range([height - MARGIN.bottom, MARGIN.top]);
-  const wanted = Math.max(2, Math.floor(inner / 110));
-  const xTicks = times ? scaleUtc().domain([left, right]).ticks(wanted).map(Number) : x.ticks(wanted);
+  const wanted = Math.max(2, Math.floor(inner / (times ? 150 : 90)));
+  const xTicks = times ? timeTicks(left, right, wanted, zone) : x.ticks(wanted);
   const xText = (value: number) => (times ? day(new Date(value).toISOString(), zone) : number(value));
   const draw = line<Dot>((dot) => x(dot.x), (dot) => y(dot.y));
   const here = at === null ? undefined : xs[at];
@@ -99,7 +106,7 @@ export function LineChart({
     <Box as="figure" minW={0}>
       <Flex align="center" gap={2} justify="space-between">
         <Text as="figcaption" fontSize="sm" fontWeight="semibold" overflowWrap="anywhere">
-          {caption ? title : ""}
+          {title}
         </Text>
         <Button aria-pressed={asTable} onClick={() => setAsTable(!asTable)} size="2xs" variant="ghost">
           {asTable ? "Chart" : "Table"}
@@ -135,13 +142,13 @@ export function LineChart({
             {y.ticks(5).map((tick) => (
               <g key={tick}>
                 <line stroke={GRID} x1={MARGIN.left} x2={MARGIN.left + inner} y1={y(tick)} y2={y(tick)} />
-                <text dominantBaseline="middle" fill={INK} fontSize={11} textAnchor="end" x={MARGIN.left - 6} y={y(tick)}>
-                  {number(tick)}
+                <text dominantBaseline="middle" fill={INK} style={{ fontSize: 11 }} textAnchor="end" x={MARGIN.left - 6} y={y(tick)}>
+                  {axis(tick)}
                 </text>
               </g>
             ))}
             {xTicks.map((tick) => (
-              <text fill={INK} fontSize={11} key={tick} textAnchor="middle" x={x(tick)} y={height - 8}>
+              <text fill={INK} style={{ fontSize: 11 }} key={tick} textAnchor="middle" x={x(tick)} y={height - 8}>
                 {xText(tick)}
               </text>
             ))}
@@ -152,7 +159,7 @@ export function LineChart({
                 </line>
                 <text
                   fill={INK}
-                  fontSize={11}
+                  style={{ fontSize: 11 }}
                   textAnchor={x(mark.x) > MARGIN.left + inner - 60 ? "end" : "start"}
                   x={x(mark.x) + (x(mark.x) > MARGIN.left + inner - 60 ? -3 : 3)}
                   y={index % 2 === 0 ? 9 : 20}
@@ -200,7 +207,7 @@ export function LineChart({
                   <span aria-hidden style={{ color: colour(each.index) }}>
                     ●{" "}
                   </span>
-                  {each.name}: {number(each.dot.y)}
+                  {each.name}: {axis === compact ? number(each.dot.y) : axis(each.dot.y)}
                   {each.dot.note ? ` (${each.dot.note})` : ""}
                 </Text>
               ))}

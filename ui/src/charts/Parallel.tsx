@@ -109,8 +109,7 @@ export function Parallel({ rows, axes, all, setAxes, chosen, choose }: Props) {
               <line stroke={INK} y1={MARGIN.top} y2={HEIGHT - MARGIN.bottom} />
               <text
                 fill={INK}
-                fontSize={12}
-                fontWeight={600}
+                style={{ fontSize: 12, fontWeight: 600 }}
                 textAnchor={index === 0 ? "start" : index === made.length - 1 ? "end" : "middle"}
                 x={index === 0 ? -MARGIN.left + 4 : index === made.length - 1 ? MARGIN.right - 4 : 0}
                 y={16}
@@ -119,7 +118,7 @@ export function Parallel({ rows, axes, all, setAxes, chosen, choose }: Props) {
                 {each.name.length > room ? `…${each.name.slice(1 - room)}` : each.name}
               </text>
               {each.ticks.map((tick) => (
-                <text dominantBaseline="middle" fill={INK} fontSize={11} key={tick.label} textAnchor="end" x={-5} y={tick.at}>
+                <text dominantBaseline="middle" fill={INK} style={{ fontSize: 11 }} key={tick.label} textAnchor="end" x={-5} y={tick.at}>
                   {tick.label}
                 </text>
               ))}

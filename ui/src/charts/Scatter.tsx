@@ -33,7 +33,7 @@ export function Scatter({ points, total, xName, yName, chosen, choose }: Props) 
         {y.ticks(6).map((tick) => (
           <g key={tick}>
             <line stroke={GRID} x1={MARGIN.left} x2={MARGIN.left + inner} y1={y(tick)} y2={y(tick)} />
-            <text dominantBaseline="middle" fill={INK} fontSize={11} textAnchor="end" x={MARGIN.left - 6} y={y(tick)}>
+            <text dominantBaseline="middle" fill={INK} style={{ fontSize: 11 }} textAnchor="end" x={MARGIN.left - 6} y={y(tick)}>
               {number(tick)}
             </text>
           </g>
@@ -41,15 +41,15 @@ export function Scatter({ points, total, xName, yName, chosen, choose }: Props) 
         {x.ticks(Math.max(2, Math.floor(inner / 110))).map((tick) => (
           <g key={tick}>
             <line stroke={GRID} x1={x(tick)} x2={x(tick)} y1={MARGIN.top} y2={HEIGHT - MARGIN.bottom} />
-            <text fill={INK} fontSize={11} textAnchor="middle" x={x(tick)} y={HEIGHT - MARGIN.bottom + 16}>
+            <text fill={INK} style={{ fontSize: 11 }} textAnchor="middle" x={x(tick)} y={HEIGHT - MARGIN.bottom + 16}>
               {number(tick)}
             </text>
           </g>
         ))}
-        <text fill={INK} fontSize={12} textAnchor="middle" x={MARGIN.left + inner / 2} y={HEIGHT - 6}>
+        <text fill={INK} style={{ fontSize: 12 }} textAnchor="middle" x={MARGIN.left + inner / 2} y={HEIGHT - 6}>
           {xName}
         </text>
-        <text fill={INK} fontSize={12} textAnchor="middle" transform={`translate(14 ${HEIGHT / 2}) rotate(-90)`}>
+        <text fill={INK} style={{ fontSize: 12 }} textAnchor="middle" transform={`translate(14 ${HEIGHT / 2}) rotate(-90)`}>
           {yName}
         </text>
         {points.map((each) => (

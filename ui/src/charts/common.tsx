@@ -37,7 +37,7 @@ export function extent(values: number[]): [number, number] {
   }
   if (low > high) return [0, 1];
   const room = low === high ? Math.abs(low) * 0.1 || 1 : (high - low) * 0.05;
-  return [low - room, high + room];
+  return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
 }
 
 /** The index of the number in an ascending list that is nearest. */

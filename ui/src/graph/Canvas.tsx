@@ -14,7 +14,7 @@ import {
   type NodeProps,
 } from "@xyflow/react";
 import css from "@xyflow/react/dist/style.css?inline";
-import { memo, useEffect, useMemo, useSyncExternalStore } from "react";
+import { type CSSProperties, memo, useEffect, useMemo, useSyncExternalStore } from "react";
 import type { Graph, GraphNode } from "../api";
 import type { Direction } from "./GraphView";
 import { KINDS } from "./kinds";
@@ -32,7 +32,8 @@ type CardNode = Node<Data, "card">;
 const Card = memo(function Card({ data, selected }: NodeProps<CardNode>) {
   const { node, root, busy, expand } = data;
   const kind = KINDS[node.kind] ?? KINDS.task!;
-  const hue = `var(--chakra-colors-${kind.hue}-solid)`;
+  const hue = `var(--chakra-colors-${node.missing ? "red" : kind.hue}-solid)`;
+  const line = node.missing ? "dashed" : "solid";
   return (
     <div
       style={{
@@ -43,8 +44,8 @@ const Card = memo(function Card({ data, selected }: NodeProps<CardNode>) {
         fontSize: 12,
         lineHeight: 1.3,
         borderRadius: 6,
-        border: `${selected || root ? 2 : 1}px ${node.kind === "missing" ? "dashed" : "solid"} ${selected || root ? hue : "var(--chakra-colors-border-emphasized)"}`,
-        borderInlineStart: `5px ${node.kind === "missing" ? "dashed" : "solid"} ${hue}`,
+        border: `${selected || root ? 2 : 1}px ${line} ${selected || root ? hue : "var(--chakra-colors-border-emphasized)"}`,
+        borderInlineStart: `5px ${line} ${hue}`,
         background: "var(--chakra-colors-bg-panel)",
         color: "var(--chakra-colors-fg)",
         opacity: busy ? 0.6 : 1,
@@ -53,12 +54,12 @@ const Card = memo(function Card({ data, selected }: NodeProps<CardNode>) {
       <Handle isConnectable={false} position={Position.Left} style={{ opacity: 0 }} type="target" />
       <div style={{ fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }} title={node.label}>
         <span aria-hidden style={{ color: hue }}>
-          {kind.sign}{" "}
+          {node.missing ? "?" : kind.sign}{" "}
         </span>
         {node.label}
       </div>
       <div style={{ color: "var(--chakra-colors-fg-muted)", overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }}>
-        {kind.name}
+        {node.missing ? `Missing: ${node.missing}` : kind.name}
       </div>
       <div
         style={{ color: "var(--chakra-colors-fg-muted)", overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }}
@@ -103,6 +104,7 @@ function Plus({ node, direction, press }: { node: GraphNode; direction: Directio
 }
 
 const nodeTypes = { card: Card };
+const READABLE = 0.6;
 
 function watchDark(changed: () => void) {
   const observer = new MutationObserver(changed);
@@ -122,7 +124,7 @@ interface Props {
 function Flow({ graph, chosen, choose, expand, expanding }: Props) {
   const dark = useSyncExternalStore(watchDark, isDark);
   const places = useMemo(() => layout(graph), [graph]);
-  const { fitView } = useReactFlow();
+  const { fitView, getZoom, setCenter } = useReactFlow();
   const nodes = useMemo<CardNode[]>(
     () =>
       graph.nodes.map((node) => ({
@@ -144,22 +146,26 @@ function Flow({ graph, chosen, choose, expand, expanding }: Props) {
         source: edge.source,
         target: edge.target,
         markerEnd: { type: MarkerType.ArrowClosed },
-        style: edge.outcome === "failed" ? { stroke: "var(--chakra-colors-red-solid)" } : undefined,
+        style: { stroke: edge.outcome === "failed" ? "var(--chakra-colors-red-solid)" : "var(--chakra-colors-fg-subtle)" },
         focusable: false,
       })),
     [graph],
   );
   useEffect(() => {
-    void fitView({ padding: 0.12, maxZoom: 1 });
-  }, [places, fitView]);
+    const show = async () => {
+      await fitView({ padding: 0.08, maxZoom: 1 });
+      const root = graph.root ? places.get(graph.root) : undefined;
+      // What is too small to read is no view: then start at the root, and pan from there.
+      if (root && getZoom() < READABLE) await setCenter(root.x + WIDTH / 2, root.y + HEIGHT / 2, { zoom: 0.8 });
+    };
+    void show();
+  }, [graph.root, places, fitView, getZoom, setCenter]);
   return (
     <ReactFlow
       colorMode={dark ? "dark" : "light"}
       edges={edges}
       edgesFocusable={false}
       elementsSelectable
-      fitView
-      fitViewOptions={{ padding: 0.12, maxZoom: 1 }}
       maxZoom={2}
       minZoom={0.05}
       nodeTypes={nodeTypes}
@@ -173,10 +179,11 @@ function Flow({ graph, chosen, choose, expand, expanding }: Props) {
       onPaneClick={() => choose(null)}
       onlyRenderVisibleElements={graph.nodes.length > 150}
       proOptions={{ hideAttribution: true }}
+      style={{ "--xy-background-color": "transparent", "--xy-minimap-background-color": "var(--chakra-colors-bg-panel)" } as CSSProperties}
     >
       <Background />
       <Controls showInteractive={false} />
-      {graph.nodes.length > 30 ? <MiniMap pannable zoomable /> : null}
+      {graph.nodes.length > 30 ? <MiniMap nodeColor="var(--chakra-colors-fg-subtle)" pannable zoomable /> : null}
     </ReactFlow>
   );
 }

@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Box, Button, Flex, HStack, Stack, Text } from "@chakra-ui/react";
 import { lazy, Suspense, useState } from "react";
-import type { Graph, GraphNode } from "../api";
+import { type Graph, type GraphNode, useApi } from "../api";
 import { number } from "../format";
 import { lineagePath, nodePath, To } from "../links";
-import { DataTable, Empty, Facts, Hidden, Loading, Mark, Time } from "../parts";
+import { Await, counted, DataTable, Empty, Facts, Hidden, Loading, Mark, Time } from "../parts";
 import { KINDS } from "./kinds";
 
 const Canvas = lazy(() => import("./Canvas"));
 
 export type Direction = "up" | "down";
+
+/** A graph that is asked for on its own, so that the rest of a page need not wait. */
+export function GraphOf({ of, height }: { of: string; height?: string }) {
+  const answer = useApi<Graph>(of);
+  return (
+    <Await of={answer} what="the graph">
+      {(graph) => <GraphView graph={graph} height={height} />}
+    </Await>
+  );
+}
 
 /** A graph to pan and zoom, the same as a list, and what is known of the node that was chosen. */
 export function GraphView({
@@ -35,7 +45,7 @@ export function GraphView({
     <Stack gap={2}>
       <HStack justify="space-between" wrap="wrap">
         <Text color="fg.muted" fontSize="sm">
-          {graph.nodes.length} nodes, {graph.edges.length} edges
+          {counted(graph.nodes.length, "node")}, {counted(graph.edges.length, "edge")}
           {graph.truncated ? "; there is more than is shown" : ""}
         </Text>
         <Button aria-pressed={asList} onClick={() => setAsList(!asList)} size="2xs" variant="outline">
@@ -94,13 +104,17 @@ function NodeFacts({
       <Text fontWeight="semibold" overflowWrap="anywhere">
         {node.label}
       </Text>
-      {node.kind === "missing" ? <Mark of="missing">gone or broken</Mark> : null}
+      {node.missing ? (
+        <Text color="fg.error" overflowWrap="anywhere">
+          Missing: {node.missing}
+        </Text>
+      ) : null}
       {node.state ? <Mark of={node.state} /> : null}
       <Facts
         of={[
           ...(node.detail ? [["What", node.detail] as [string, string]] : []),
           ...(node.dag_id ? [["DAG", node.dag_id] as [string, string]] : []),
-          ...(node.task ? [["Run", node.task.run_id] as [string, string]] : []),
+          ...(node.run_id ? [["Run", node.run_id] as [string, string]] : []),
           ...(node.time ? ([["Time", <Time key="time" value={node.time} />]] as [string, React.ReactNode][]) : []),
           ...Object.entries(node.metrics ?? {}).map(([name, value]) => [name, number(value)] as [string, string]),
         ]}
@@ -117,7 +131,7 @@ function NodeFacts({
           </Button>
         </HStack>
       ) : null}
-      {onBlast && node.kind !== "missing" ? (
+      {onBlast ? (
         <Button alignSelf="start" onClick={() => onBlast(node)} size="xs" variant="outline">
           What came from it?
         </Button>
@@ -147,7 +161,7 @@ function NodeList({ graph, choose }: { graph: Graph; choose: (id: string) => voi
           ),
           by: (row) => row.label,
         },
-        { name: "What", cell: (row) => row.detail ?? "" },
+        { name: "What", cell: (row) => (row.missing ? `Missing: ${row.missing}` : (row.detail ?? "")) },
         { name: "Made from", cell: (row) => ends(row.id, "target") },
         { name: "Used by", cell: (row) => ends(row.id, "source") },
       ]}

@@ -63,7 +63,6 @@ function ArtifactList({ search }: { search: string }) {
             by: (row) => row.name,
           },
           { name: "Type", cell: (row) => row.latest?.type ?? "–", by: (row) => row.latest?.type },
-          { name: "Versions", cell: (row) => (row.versions === null || row.versions === undefined ? "many" : number(row.versions)), by: (row) => row.versions, right: true },
           { name: "Latest size", cell: (row) => bytes(row.latest?.size_bytes), by: (row) => row.latest?.size_bytes, right: true },
           { name: "Data until", cell: (row) => <Time brief value={row.latest?.effective_at} />, by: (row) => row.latest?.effective_at },
           { name: "Written", cell: (row) => <Time value={row.latest?.recorded_at} />, by: (row) => row.latest?.recorded_at },
@@ -177,26 +176,27 @@ function Sizes({ name }: { name: string }) {
             data.points.flatMap((point) => {
               const x = Date.parse(point.recorded_at);
               const y = point[of];
-              return Number.isNaN(x) || y === null || y === undefined ? [] : [{ x, y: y / 1e6 }];
+              return Number.isNaN(x) || y === null || y === undefined ? [] : [{ x, y }];
             });
           return (
             <Stack gap={3}>
               <Flex fontSize="sm" gap={6} wrap="wrap">
-                <Total name="Versions" value={number(data.versions)} />
+                <Total name="Versions" value={`${number(data.versions)}${data.complete === false ? " or more" : ""}`} />
                 <Total name="All versions together" value={bytes(data.bytes_logical)} />
                 <Total name="Stored" value={bytes(data.bytes_stored)} />
                 <Total name="Shared between versions" value={`${bytes(data.bytes_shared)}${data.bytes_logical ? ` (${Math.round(shared * 100)} %)` : ""}`} />
               </Flex>
-              {data.sampled ? <Empty>Measured on a sample of the versions.</Empty> : null}
+              {data.complete === false ? <Empty>Measured on the newest {number(data.versions)} versions; there are more.</Empty> : null}
               {data.points.length > 1 ? (
                 <LineChart
+                  axis={bytes}
                   height={180}
                   series={[
-                    { name: "size, MB", dots: dots("size_bytes") },
-                    ...(dots("new_bytes").length > 0 ? [{ name: "new bytes, MB", dots: dots("new_bytes") }] : []),
+                    { name: "size", dots: dots("size_bytes") },
+                    ...(dots("new_bytes").length > 0 ? [{ name: "new bytes", dots: dots("new_bytes") }] : []),
                   ]}
                   times
-                  title="Size of each version in MB"
+                  title="Size of each version"
                   xName="Written"
                 />
               ) : null}

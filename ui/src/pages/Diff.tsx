@@ -3,7 +3,7 @@ import { Box, Heading, Stack, Text } from "@chakra-ui/react";
 import type { Difference, ModelDiff } from "../api";
 import { bytes, number } from "../format";
 import { TaskLink, VersionLink } from "../links";
-import { AnyValue, DataTable, Delta, Empty, Hidden, Mark, Num, Time } from "../parts";
+import { AnyValue, counted, DataTable, Delta, Empty, Hidden, Mark, Num, Pre, Time } from "../parts";
 import { difference } from "./shared";
 
 const NAMES: Record<string, string> = {
@@ -69,27 +69,15 @@ export function Diff({ of }: { of: ModelDiff }) {
         </Part>
       ) : null}
       <Rows of={of.code} title="Code" />
-      <Rows of={of.params} title="Parameters" />
-      {of.metrics.length > 0 ? (
-        <Part title="Metrics">
-          <DataTable
-            caption="Metrics that changed"
-            columns={[
-              { name: "Metric", cell: (row) => row.name, by: (row) => row.name },
-              { name: "Before", cell: (row) => <Value of={row.before} />, right: true },
-              { name: "After", cell: (row) => <Value of={row.after} />, right: true },
-              {
-                name: "Difference",
-                cell: (row) => <Delta value={row.delta ?? difference(row.after as number | null, row.before as number | null)} />,
-                right: true,
-              },
-            ]}
-            maxHeight="20rem"
-            rowKey={(row) => row.name}
-            rows={of.metrics}
-          />
+      {of.source ? (
+        <Part title="Source">
+          <Pre>{of.source}</Pre>
         </Part>
       ) : null}
+      <Rows of={(of.upstream ?? []).map((each) => ({ ...each, name: `${each.name}: ${each.what}` }))} title="What made the data" />
+      <Rows of={of.params} title="Parameters" />
+      <MetricRows of={of.metrics} title="Metrics of the training" />
+      <MetricRows of={of.evaluations ?? []} title="Metrics of the evaluation" />
       <Rows of={of.environment} title="Environment" />
       {of.data.every((each) => each.same_content) &&
       of.code.length + of.params.length + of.metrics.length + of.environment.length === 0 ? (
@@ -97,6 +85,30 @@ export function Diff({ of }: { of: ModelDiff }) {
       ) : null}
       <Hidden count={of.hidden} />
     </Stack>
+  );
+}
+
+function MetricRows({ of, title }: { of: Difference[]; title: string }) {
+  if (of.length === 0) return null;
+  return (
+    <Part title={title}>
+      <DataTable
+        caption={`${title} that changed`}
+        columns={[
+          { name: "Metric", cell: (row) => row.name, by: (row) => row.name },
+          { name: "Before", cell: (row) => <Value of={row.before} />, right: true },
+          { name: "After", cell: (row) => <Value of={row.after} />, right: true },
+          {
+            name: "Difference",
+            cell: (row) => <Delta value={row.delta ?? difference(row.after as number | null, row.before as number | null)} />,
+            right: true,
+          },
+        ]}
+        maxHeight="20rem"
+        rowKey={(row) => row.name}
+        rows={of}
+      />
+    </Part>
   );
 }
 
@@ -139,7 +151,7 @@ function Statistics({ of }: { of: ModelDiff["data"] }) {
   if (rows.length === 0) return null;
   return (
     <Box as="details" fontSize="sm" mt={2}>
-      <summary>{rows.length} statistics of columns that changed</summary>
+      <summary>{counted(rows.length, "statistic")} of columns changed</summary>
       <DataTable
         caption="Statistics of columns"
         columns={[

@@ -6,10 +6,9 @@ import { type ApiError, type Blast, type FoundNode, type Graph, type GraphNode, 
 import { GraphView, type Direction } from "../graph/GraphView";
 import { KINDS } from "../graph/kinds";
 import { merge } from "../graph/layout";
-import { lineagePath, ModelLink, RunLink, VersionLink } from "../links";
-import { Await, Command, CopyButton, DataTable, Empty, Failure, Hidden, Loading, Section, Time } from "../parts";
+import { lineagePath, ModelLink, nodePath, RunLink, To } from "../links";
+import { Await, Command, CopyButton, counted, DataTable, Empty, Failure, Hidden, Loading, Mark, Section, Time } from "../parts";
 import { Choice, Search } from "./shared";
-import { To } from "../links";
 
 export function Lineage() {
   const [search, setSearch] = useSearchParams();
@@ -137,45 +136,52 @@ function BlastRadius({ node }: { node: string }) {
   return (
     <Section note="Everything that was made from it, directly or not" title="What came from it">
       <Await of={answer} what="what came from it">
-        {(data) => (
+        {(data) => {
+          const reached = [...data.models, ...data.evaluations, ...(data.predictions ?? []), ...data.versions];
+          return (
           <Stack fontSize="sm" gap={3}>
             <Text>
-              {data.models.length} models, {data.evaluations.length} evaluations, {data.versions.length} artifact versions in {data.runs.length} DAG
-              runs{data.truncated ? " and more than is shown" : ""}.
+              {counted(data.models.length, "model")}, {counted(data.evaluations.length, "evaluation")},{" "}
+              {counted(data.versions.length + (data.predictions ?? []).length, "artifact version")} in {counted(data.runs.length, "DAG run")}
+              {data.truncated ? " and more than is shown" : ""}.
             </Text>
-            {data.models.length > 0 ? (
-              <Stack gap={0}>
-                {data.models.map((model, index) => (
-                  <ModelLink key={index} model={model} />
-                ))}
-              </Stack>
-            ) : null}
+            {(data.aliases ?? []).map((each) => (
+              <Text key={`${each.registered_model_name}@${each.alias}`}>
+                <Mark of={each.alias} /> of <ModelLink model={each} /> since <Time brief value={each.since} />
+              </Text>
+            ))}
+            {(data.notes ?? []).map((note, index) => (
+              <Text color="fg.muted" key={index}>
+                {note}
+              </Text>
+            ))}
             {data.runs.length > 0 ? (
               <DataTable
                 caption="Runs that used it"
                 columns={[
                   { name: "DAG", cell: (row) => row.dag_id, by: (row) => row.dag_id },
                   { name: "Run", cell: (row) => <RunLink dag={row.dag_id} run={row.run_id} />, by: (row) => row.run_id },
-                  { name: "Tasks", cell: (row) => row.tasks.map(taskName).join(", ") },
+                  { name: "Tasks", cell: (row) => row.tasks.join(", ") },
                 ]}
                 maxHeight="16rem"
                 rowKey={(row) => `${row.dag_id} ${row.run_id}`}
                 rows={data.runs}
               />
             ) : null}
-            {data.versions.length > 0 ? (
+            {reached.length > 0 ? (
               <details>
-                <summary>Artifact versions</summary>
+                <summary>Models, evaluations, predictions and artifact versions</summary>
                 <DataTable
-                  caption="Artifact versions made from it"
+                  caption="What was made from it"
                   columns={[
-                    { name: "Artifact", cell: (row) => <VersionLink version={row} />, by: (row) => row.name },
-                    { name: "Data until", cell: (row) => <Time brief value={row.effective_at} />, by: (row) => row.effective_at },
-                    { name: "Written", cell: (row) => <Time value={row.recorded_at} />, by: (row) => row.recorded_at },
+                    { name: "Kind", cell: (row) => KINDS[row.kind]?.name ?? row.kind, by: (row) => row.kind },
+                    { name: "Name", cell: (row) => <NodeLink node={row} />, by: (row) => row.label },
+                    { name: "What", cell: (row) => row.detail ?? "" },
+                    { name: "Data until", cell: (row) => <Time brief value={row.time} />, by: (row) => row.time },
                   ]}
-                  maxHeight="16rem"
-                  rowKey={(row) => row.version_id}
-                  rows={data.versions}
+                  maxHeight="20rem"
+                  rowKey={(row) => row.id}
+                  rows={reached}
                 />
               </details>
             ) : null}
@@ -183,25 +189,26 @@ function BlastRadius({ node }: { node: string }) {
               <Stack gap={1}>
                 <HStack justify="space-between">
                   <Text fontWeight="semibold">Commands that make just these again</Text>
-                  <CopyButton label="Copy all" value={data.commands.join("\n")} />
+                  <CopyButton label="Copy all" value={data.commands.map((each) => each.shell).join("\n")} />
                 </HStack>
                 {data.commands.map((command, index) => (
-                  <Command key={index} text={command} />
+                  <Stack gap={0} key={index}>
+                    {command.note ? <Text color="fg.muted">{command.note}</Text> : null}
+                    <Command text={command.shell} />
+                  </Stack>
                 ))}
               </Stack>
             ) : null}
             <Hidden count={data.hidden} />
           </Stack>
-        )}
+          );
+        }}
       </Await>
     </Section>
   );
 }
 
-function taskName(task: Blast["runs"][number]["tasks"][number]): string {
-  if (task && typeof task === "object" && !Array.isArray(task)) {
-    const { task_id, map_index } = task;
-    return typeof map_index === "number" && map_index >= 0 ? `${String(task_id)} [${map_index}]` : String(task_id);
-  }
-  return String(task);
+function NodeLink({ node }: { node: GraphNode }) {
+  const to = nodePath(node);
+  return to ? <To to={to}>{node.label}</To> : <>{node.label}</>;
 }

@@ -2,7 +2,6 @@
 import { Box, Heading, HStack, SimpleGrid, Stack, Text } from "@chakra-ui/react";
 import { useSearchParams } from "react-router-dom";
 import {
-  type Evaluation,
   type ModelDiff,
   type ModelItem,
   type ModelVersion,
@@ -100,7 +99,7 @@ function ModelList({ search }: { search: string }) {
               return main ? `${main} ${number(metrics[main])}` : "–";
             },
           },
-          { name: "Versions", cell: (row) => number(row.versions), by: (row) => row.versions, right: true },
+          { name: "Latest version", cell: (row) => row.latest_version ?? "–", by: (row) => Number(row.latest_version), right: true },
           { name: "Last change", cell: (row) => <Time value={row.last_change} />, by: (row) => row.last_change },
           { name: "MLflow", cell: (row) => (row.mlflow_model_url ? <Out href={row.mlflow_model_url}>open</Out> : "–") },
         ]}
@@ -121,7 +120,7 @@ function OneModel({ name }: { name: string }) {
   const [search, setSearch] = useSearchParams();
   const item = useApi<ModelItem>(url(["models", name]));
   const versions = usePages<Page<ModelVersion>>(url(["models", name, "versions"], { limit: 50 }));
-  const timeline = usePages<Page<Move> & { aliases?: string[] }>(url(["models", name, "timeline"], { limit: 50 }));
+  const timeline = usePages<Page<Move>>(url(["models", name, "timeline"], { limit: 200 }));
   const aliases = item.data?.aliases ?? [];
   const alias = search.get("alias") ?? (aliases.some((each) => each.alias === "champion") ? "champion" : aliases[0]?.alias) ?? null;
   const held = aliases.find((each) => each.alias === alias);
@@ -354,15 +353,11 @@ function MadeFrom({ version }: { version: ModelVersion }) {
   );
 }
 
-function latest(evaluations: Evaluation[] | undefined): Evaluation | undefined {
-  return evaluations?.[0];
-}
-
 function VersionTable({ name, versions }: { name: string; versions: ModelVersion[] }) {
-  const names = metricNames(versions.flatMap((each) => [each.metrics, latest(each.evaluations)?.metrics]));
+  const names = metricNames(versions.flatMap((each) => [each.metrics, each.decision?.metrics]));
   const main = firstMetric(names);
   const few = [...names].sort((a, b) => Number(b === main) - Number(a === main)).slice(0, 4);
-  const value = (row: ModelVersion, metric: string) => row.metrics?.[metric] ?? latest(row.evaluations)?.metrics[metric];
+  const value = (row: ModelVersion, metric: string) => row.metrics?.[metric] ?? row.decision?.metrics?.[metric];
   return (
     <DataTable
       caption={`Versions of ${name}`}

@@ -2,12 +2,12 @@
 import { HStack, Stack, Text } from "@chakra-ui/react";
 import { useSearchParams } from "react-router-dom";
 import { type Change, type ComparisonAnswer, type RunAnswer, type RunTask, url, useApi } from "../api";
-import { bytes, number, seconds } from "../format";
-import { GraphView } from "../graph/GraphView";
+import { number, seconds } from "../format";
+import { GraphOf } from "../graph/GraphView";
 import { mlPage, ModelLink, RunLink, TaskLink, To, VersionLink } from "../links";
 import { AnyValue, Await, DataTable, Decision, Delta, Empty, Hidden, Mark, Num, Section, Time } from "../parts";
 import { Choice, difference } from "./shared";
-import type { Page, RunRow } from "../api";
+import type { Json, Page, Run, RunRow } from "../api";
 
 interface Props {
   dagId: string;
@@ -20,21 +20,20 @@ export function RunTab({ dagId, runId }: Props) {
   return (
     <Await of={answer} what="the artifacts and models of this run">
       {(data) =>
-        data.tasks.length === 0 && !data.hidden ? (
+        data.run === null || (data.tasks.length === 0 && !data.hidden) ? (
           <Stack p={4}>
             <Text fontWeight="semibold">Nothing of machine learning here</Text>
             <Empty>No task of this run has read or written an artifact or a model so far.</Empty>
           </Stack>
         ) : (
-          <Found dagId={dagId} data={data} runId={runId} />
+          <Found dagId={dagId} data={data} run={data.run} runId={runId} />
         )
       }
     </Await>
   );
 }
 
-function Found({ dagId, runId, data }: Props & { data: RunAnswer }) {
-  const { run } = data;
+function Found({ dagId, runId, data, run }: Props & { data: RunAnswer; run: Run }) {
   const decisions = data.tasks.filter((task) => task.decision);
   const measured = data.tasks.flatMap((task) => {
     const baseline = task.evaluation?.baseline_metrics ?? {};
@@ -73,11 +72,9 @@ function Found({ dagId, runId, data }: Props & { data: RunAnswer }) {
           <Decision of={task.decision!} />
         </Section>
       ))}
-      {data.graph && data.graph.nodes.length > 0 ? (
-        <Section note="Tasks, and the versions and models between them" title="Tasks and versions">
-          <GraphView graph={data.graph} />
-        </Section>
-      ) : null}
+      <Section note="Tasks, and the versions and models between them" title="Tasks and versions">
+        <GraphOf of={url(["dags", dagId, "runs", runId, "graph"], { limit: 300 })} />
+      </Section>
       <Comparison dagId={dagId} runId={runId} />
       {measured.length > 0 ? (
         <Section title="Metrics">
@@ -196,6 +193,7 @@ const WHAT: Record<string, string> = {
 
 function ComparisonFacts({ data }: { data: ComparisonAnswer }) {
   if (!data.with) return <Empty>This is the first run that left records; there is none to compare it with.</Empty>;
+  const more = data.tasks.reduce((sum, task) => sum + (task.more ?? 0), 0);
   const rows = data.tasks.flatMap((task) =>
     task.change === "same"
       ? []
@@ -227,6 +225,8 @@ function ComparisonFacts({ data }: { data: ComparisonAnswer }) {
       ) : (
         <Empty>No input, output, parameter, code or environment is different.</Empty>
       )}
+      {more > 0 ? <Empty>And {number(more)} more changes.</Empty> : null}
+      <Hidden count={data.hidden} />
       {moved.length > 0 ? (
         <DataTable
           caption="Changes of metrics"
@@ -249,19 +249,21 @@ function ComparisonFacts({ data }: { data: ComparisonAnswer }) {
 function ChangedValue({ change, side }: { change: Change | null; side: "before" | "after" }) {
   if (!change) return null;
   const value = change[side];
-  // A version or model comes as an object; its name and digest say enough.
-  if (value && typeof value === "object" && !Array.isArray(value)) {
-    const { name, version_id, size_bytes, model_uri } = value;
-    if (typeof name === "string" && typeof version_id === "string") {
-      return (
-        <>
-          <VersionLink named={false} version={{ name, version_id }} />
-          {change.same_content ? " (same content)" : ""}
-          {typeof size_bytes === "number" ? `, ${bytes(size_bytes)}` : ""}
-        </>
-      );
-    }
-    if (typeof model_uri === "string") return <>{model_uri}</>;
+  const versions = Array.isArray(value) ? value.map(asVersion) : [asVersion(value)];
+  if (versions.length > 0 && versions.every((each) => each !== null)) {
+    return (
+      <Stack gap={0}>
+        {versions.map((version) => (
+          <VersionLink key={version.version_id} named={version.name !== change.name} version={version} />
+        ))}
+      </Stack>
+    );
   }
-  return <AnyValue value={value} />;
+  return Array.isArray(value) && value.length === 0 ? <>none</> : <AnyValue value={value} />;
+}
+
+function asVersion(value: Json): { name: string; version_id: string } | null {
+  if (!value || typeof value !== "object" || Array.isArray(value)) return null;
+  const { name, version_id } = value;
+  return typeof name === "string" && typeof version_id === "string" ? { name, version_id } : null;
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Box, Button, Heading, HStack, SimpleGrid, Stack, Text } from "@chakra-ui/react";
 import { useSearchParams } from "react-router-dom";
-import { type TaskAnswer, type TaskMetricsAnswer, type TaskRecord, url, useApi } from "../api";
+import { type Query, type TaskAnswer, type TaskMetricsAnswer, type TaskRecord, url, useApi } from "../api";
 import { LineChart } from "../charts/LineChart";
 import { finite, number, seconds, text } from "../format";
-import { GraphView } from "../graph/GraphView";
+import { GraphOf } from "../graph/GraphView";
 import { ModelLink, Out, runPath, TaskLink, To } from "../links";
 import {
   AnyValue,
   Await,
+  counted,
   Decision,
   Empty,
   Facts,
@@ -42,7 +43,7 @@ export function TaskTab({ dagId, runId, taskId, mapIndex }: Props) {
     <Await of={answer} what="what this task read and wrote">
       {(data) =>
         data.record ? (
-          <Found data={data} metricsKey={url([...path, "metrics"], query)} pick={(one) => setSearch({ try_number: String(one) })} record={data.record} />
+          <Found data={data} path={path} query={query} pick={(one) => setSearch({ try_number: String(one) })} record={data.record} />
         ) : (
           <Box p={4}>
             <Text fontWeight="semibold">Nothing of machine learning here</Text>
@@ -78,12 +79,14 @@ function Tries({ tries, shown, pick }: { tries: number[]; shown: number | null; 
 function Found({
   data,
   record,
-  metricsKey,
+  path,
+  query,
   pick,
 }: {
   data: TaskAnswer;
   record: TaskRecord;
-  metricsKey: string;
+  path: string[];
+  query: Query;
   pick: (one: number) => void;
 }) {
   const { task } = data;
@@ -134,13 +137,18 @@ function Found({
       {record.cache ? <CacheFacts of={record.cache} /> : null}
       <SimpleGrid columns={{ base: 1, lg: 2 }} gap={4}>
         <Section note="Versions that this attempt loaded" title="Read">
-          <VersionCards hidden={record.hidden} versions={record.reads} />
+          <VersionCards hidden={record.hidden} more={record.more?.reads} versions={record.reads} />
           <Models models={record.models_read} />
         </Section>
         <Section note="Versions that this attempt stored" title="Wrote">
-          <VersionCards versions={record.writes} />
+          <VersionCards more={record.more?.writes} versions={record.writes} />
           <Models models={record.models_written} />
         </Section>
+        {(record.reused ?? []).length > 0 ? (
+          <Section note="Versions that an earlier execution stored" title="Reused">
+            <VersionCards more={record.more?.reused} versions={record.reused!} />
+          </Section>
+        ) : null}
         {record.evaluation ? (
           <Section title="Evaluation">
             <EvaluationFacts of={record.evaluation} />
@@ -157,12 +165,10 @@ function Found({
           </Section>
         ) : null}
       </SimpleGrid>
-      {record.mlflow ? <Steps metricsKey={metricsKey} running={record.outcome === "running"} /> : null}
-      {data.graph && data.graph.nodes.length > 1 ? (
-        <Section note="What this task is connected with, one step away" title="Neighbours">
-          <GraphView graph={data.graph} height="20rem" />
-        </Section>
-      ) : null}
+      {record.mlflow ? <Steps metricsKey={url([...path, "metrics"], query)} running={record.outcome === "running"} /> : null}
+      <Section note="What this task is connected with" title="Neighbours">
+        <GraphOf height="20rem" of={url([...path, "graph"], { ...query, depth: 1 })} />
+      </Section>
       <SimpleGrid columns={{ base: 1, lg: 2 }} gap={4}>
         {Object.keys(record.code ?? {}).length > 0 ? (
           <Section title="Code">
@@ -172,6 +178,18 @@ function Found({
         {Object.keys(record.environment ?? {}).length > 0 ? (
           <Section title="Environment">
             <Environment of={record.environment!} />
+          </Section>
+        ) : null}
+        {(record.triggered_by ?? []).length > 0 ? (
+          <Section note="Asset events that started this run" title="Triggered by">
+            <Facts
+              of={record.triggered_by!.map((event) => [
+                event.name ?? event.uri ?? "asset",
+                <span key="event">
+                  <Time value={event.timestamp} /> <AnyValue value={event.extra} />
+                </span>,
+              ])}
+            />
           </Section>
         ) : null}
         {inOut.length > 0 ? (
@@ -191,7 +209,7 @@ function Environment({ of }: { of: NonNullable<TaskRecord["environment"]> }) {
       <Values of={rest} />
       {packages && typeof packages === "object" && !Array.isArray(packages) ? (
         <Box as="details" fontSize="sm" mt={2}>
-          <summary>{Object.keys(packages).length} packages</summary>
+          <summary>{counted(Object.keys(packages).length, "package")}</summary>
           <Values of={packages} />
         </Box>
       ) : null}
@@ -211,6 +229,7 @@ function Models({ models }: { models: TaskRecord["models_read"] }) {
           <ModelLink model={model} />
           <Text color="fg.muted" overflowWrap="anywhere">
             {[
+              model.role,
               model.model_id,
               ...Object.entries(model.metrics ?? {})
                 .slice(0, 6)
@@ -267,7 +286,7 @@ function Steps({ metricsKey, running }: { metricsKey: string; running: boolean }
     <>
       {Object.keys(params).length > 0 ? (
         <Box as="details" fontSize="sm">
-          <summary>{Object.keys(params).length} parameters in MLflow</summary>
+          <summary>{counted(Object.keys(params).length, "parameter")} in MLflow</summary>
           <Facts of={Object.entries(params).map(([name, value]) => [name, <AnyValue key={name} value={value} />])} />
         </Box>
       ) : null}
