@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_ml_provider.artifacts.refs import ArtifactRef
     from airflow_ml_provider.artifacts.store import ArtifactStore
-    from airflow_ml_provider.lineage.answers import Measured, RegisteredVersion, Verdict
+    from airflow_ml_provider.lineage.answers import Measured, RegisteredVersion, Run, Verdict
     from airflow_ml_provider.lineage.records import TaskRecord
     from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
 
@@ -168,9 +168,10 @@ class MLClient:
         """
         import pandas as pd
 
-        found = self._pages(self.queries.runs, dag_id, limit=limit)
-        rows = {
-            run.run_id: {
+        runs, measured = self.runs_and_measured(dag_id, limit=limit)
+        rows = []
+        for run in runs:
+            row: dict[str, Any] = {
                 "run_id": run.run_id,
                 "run_type": run.run_type,
                 "run_after": run.run_after,
@@ -180,19 +181,31 @@ class MLClient:
                 "data_interval_end": run.data_interval and run.data_interval[1],
                 "effective_at": run.effective_at,
             }
-            for run in found
-        }
-        columns = list(next(iter(rows.values()), ()))
-        first = found[-1].run_after if found else None
-        for row in self._measured_since(dag_id, first):
-            task = row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]"
-            if row.run_id in rows:
-                rows[row.run_id].update({f"params.{task}.{name}": item for name, item in row.params.items()})
-                rows[row.run_id].update(
-                    {f"metrics.{task}.{name}": item for name, item in row.metrics.items()}
-                )
-        table = pd.DataFrame(list(rows.values()))
+            columns = list(row)
+            for found in measured[run.run_id]:
+                task = found.task_id if found.map_index < 0 else f"{found.task_id}[{found.map_index}]"
+                row.update({f"params.{task}.{name}": item for name, item in found.params.items()})
+                row.update({f"metrics.{task}.{name}": item for name, item in found.metrics.items()})
+            rows.append(row)
+        table = pd.DataFrame(rows)
+        if not rows:
+            return table
         return _with_times(table[[*columns, *sorted(set(table.columns) - set(columns), key=_metrics_last)]])
+
+    def runs_and_measured(
+        self, dag_id: str, *, limit: int = 100
+    ) -> tuple[list[Run], dict[str, list[Measured]]]:
+        """
+        Return the latest runs of a DAG, the latest first, and by run id what their tasks measured.
+
+        :param limit: At most so many runs.
+        """
+        runs = self._pages(self.queries.runs, dag_id, limit=limit)
+        measured: dict[str, list[Measured]] = {run.run_id: [] for run in runs}
+        for row in self._measured_since(dag_id, runs[-1].run_after if runs else None):
+            if row.run_id in measured:
+                measured[row.run_id].append(row)
+        return runs, measured
 
     def measured(self, dag_id: str, *, task_id: str | None = None, limit: int = 100) -> pd.DataFrame:
         """

@@ -55,14 +55,16 @@ R = TypeVar("R")
 @dataclass(frozen=True)
 class Retention:
     """
-    Which versions are kept. Without ``keep_last`` and ``keep_for`` all are.
+    Which versions are kept. Without ``keep_last``, ``keep_for`` and ``passing_for`` all are.
 
-    A version is kept if one of the two keeps it.
+    A version is kept if one of the first two keeps it.
 
     :param keep_last: So many of each name, by wall clock.
     :param keep_for: Those recorded not longer ago.
     :param include: Glob patterns; the rules hold for names that match one.
     :param exclude: Glob patterns; names that match one keep all their versions.
+    :param passing: Glob patterns of names whose versions were made for a while, such as checkpoints.
+    :param passing_for: Those go when they were recorded longer ago, the newest of a name too; None: never.
     :param grace: Nothing younger is ever deleted. Longer than any save takes.
     :raises ValueError: if a number is out of range.
     """
@@ -71,6 +73,8 @@ class Retention:
     keep_for: timedelta | None = None
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
+    passing_for: timedelta | None = None
     grace: timedelta = timedelta(hours=24)
 
     def __post_init__(self) -> None:
@@ -78,13 +82,25 @@ class Retention:
             raise ValueError(f"keep_last must be at least 1 version, got {self.keep_last!r}")
         if self.keep_for is not None and self.keep_for < timedelta(0):
             raise ValueError(f"keep_for must not be negative, got {self.keep_for!r}")
+        if self.passing_for is not None and self.passing_for < timedelta(0):
+            raise ValueError(f"passing_for must not be negative, got {self.passing_for!r}")
         if self.grace < timedelta(0):
             raise ValueError(f"grace must not be negative, got {self.grace!r}")
 
     @property
     def lets_go(self) -> bool:
-        """Whether there is a rule by which a version can go."""
+        """Whether there is a rule by which a version of any name can go."""
         return self.keep_last is not None or self.keep_for is not None
+
+    def is_over(self, name: str, age: timedelta) -> bool:
+        """Whether a version was made for a while, and that is over."""
+        return (
+            self.passing_for is not None
+            and age > self.passing_for
+            and any(fnmatchcase(name, pattern) for pattern in self.passing)
+            and any(fnmatchcase(name, pattern) for pattern in self.include)
+            and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        )
 
     def reason_to_keep(self, name: str, rank: int, age: timedelta) -> str | None:
         """
@@ -104,8 +120,10 @@ class Retention:
             return f"it is not older than {_span(self.keep_for)}"
         return None
 
-    def reason_to_go(self, rank: int, age: timedelta) -> str:
+    def reason_to_go(self, name: str, rank: int, age: timedelta) -> str:
         """Say why a version goes."""
+        if self.passing_for is not None and self.is_over(name, age):
+            return f"{_span(age)} old, and checkpoints are kept for {_span(self.passing_for)}"
         words = []
         if self.keep_last is not None:
             words.append(f"number {rank} of its name, and the last {self.keep_last} are kept")
@@ -350,7 +368,7 @@ class _Reasons:
         self._cached = cached
         self._active_runs: frozenset[str] = frozenset()
         self._used: frozenset[str] = frozenset()
-        if policy.lets_go:
+        if policy.lets_go or policy.passing_for is not None:
             self._look_at_records(objects)
 
     def _look_at_records(self, objects: ObjectStore) -> None:
@@ -375,7 +393,8 @@ class _Reasons:
             ref = survey.refs[key]
             rank = ranks[ref.name] = ranks.get(ref.name, 0) + 1
             reason = self._reason(ref, rank, survey.listed[key])
-            if reason is None and latest[ref.name] == key:
+            over = self._policy.is_over(ref.name, self._now - ref.recorded_at)
+            if reason is None and not over and latest[ref.name] == key:
                 reason = "it is the newest of its name by data time"
             if reason is not None:
                 kept[key] = reason
@@ -383,9 +402,11 @@ class _Reasons:
 
     def _reason(self, ref: ArtifactRef, rank: int, entry: ObjectInfo) -> str | None:
         policy, age = self._policy, self._now - ref.recorded_at
-        if rank == 1:
-            return "it is the newest of its name"
-        reason = policy.reason_to_keep(ref.name, rank, age)
+        reason = None
+        if not policy.is_over(ref.name, age):
+            if rank == 1:
+                return "it is the newest of its name"
+            reason = policy.reason_to_keep(ref.name, rank, age)
         if reason is None and min(age, self._now - entry.modified) < policy.grace:
             reason = f"it is younger than the grace period of {_span(policy.grace)}"
         if reason is None and ref.version_id in self._cached:
@@ -571,7 +592,7 @@ def _about_versions(
             continue
         rank = ranks[ref.name] = ranks.get(ref.name, 0) + 1
         goes = key not in kept
-        reason = policy.reason_to_go(rank, now - ref.recorded_at) if goes else kept[key]
+        reason = policy.reason_to_go(ref.name, rank, now - ref.recorded_at) if goes else kept[key]
         yield Decision("version", key, entry.size_bytes, goes, reason, ref.name)
 
 

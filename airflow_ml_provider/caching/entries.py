@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ENTRY = "ml-cache-entry/v1"
 LAST = "ml-cache-last/v1"
-
+# So many entries are read at once.
+_BATCH = 256
 log = logging.getLogger(__name__)
 
 
@@ -159,16 +160,36 @@ class Cache:
             return None
         return doc
 
+    def keys(self) -> list[str]:
+        """The keys of all entries: lists the whole cache."""
+        names = (info.key.removeprefix("cache/") for info in self._store.objects.list("cache"))
+        return [name.removesuffix(".json") for name in names if "/" not in name]
+
+    def get(self, key: str) -> Entry | None:
+        """Return an entry; None if there is none that can be read."""
+        try:
+            return self._read(key)
+        except ArtifactNotFoundError:
+            return None
+        except (ArtifactCorruptError, SignatureError) as exc:
+            log.warning("%s cannot be read: %s", keys.cache_key(key), exc)
+            return None
+
     def entries(self) -> Iterator[Entry]:
         """Yield every entry that can be read; lists the whole cache."""
-        for info in self._store.objects.list("cache"):
-            name = info.key.removeprefix("cache/")
-            if "/" in name:
-                continue
-            try:
-                yield self._read(name.removesuffix(".json"))
-            except (ArtifactNotFoundError, ArtifactCorruptError, SignatureError) as exc:
-                log.warning("%s cannot be read: %s", info.key, exc)
+        found = self.keys()
+        for start in range(0, len(found), _BATCH):
+            for entry in at_once(self.get, found[start : start + _BATCH]):
+                if entry is not None:
+                    yield entry
+
+    def missing(self, entry: Entry) -> list[str]:
+        """Digests of the contents of a result that are gone. One small request each."""
+        return self._missing(entry.blobs)
+
+    def names_in(self, entry: Entry) -> list[str]:
+        """Names of the artifacts that a result shows."""
+        return sorted({ref.name for ref in refs_of(entry.tree, self._store)})
 
     def forget(self, found: Sequence[Entry]) -> None:
         """Delete entries; their tasks compute again, and garbage collection may take their versions."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
@@ -15,13 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import keys
-from airflow_ml_provider.cli.console import FAILED, command, one_line, show_document, show_rows
+from airflow_ml_provider.cli.console import (
+    FAILED,
+    command,
+    one_line,
+    say,
+    show_document,
+    show_rows,
+    tracked,
+)
+from airflow_ml_provider.client import MLClient
 from airflow_ml_provider.exceptions import (
     ArtifactError,
     ArtifactNotFoundError,
+    StoreError,
     UnsupportedTypeError,
 )
-from airflow_ml_provider.lineage.records import consumers_of
+from airflow_ml_provider.lineage.answers import Reader, Version, VersionDetail
+from airflow_ml_provider.lineage.queries import MAX_PAGE, Queries
 
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.refs import ArtifactRef
@@ -34,17 +44,28 @@ _TABLE_SUFFIXES = (".csv", ".parquet")
 @command
 def list_artifacts(args: Namespace) -> int:
     """Print the names of artifacts, or the versions of one."""
-    store = _store()
-    if args.name:
-        found = store.versions(args.name, limit=args.limit + 1)
-        if not found:
-            raise ArtifactNotFoundError(_no_such(store, args.name))
+    queries = MLClient().queries
+    ask = queries.versions if args.name else queries.artifacts
+    given = {"checkpoints": args.checkpoints} if not args.name else {}
+    found: list[Version] = []
+    cursor = None
+    while len(found) <= args.limit:
+        page = ask(
+            args.name or args.search or "", limit=_page(args.limit + 1 - len(found)), cursor=cursor, **given
+        )
+        found.extend(page.items)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    if args.name and not found:
+        raise ArtifactNotFoundError(_no_such(_store(), args.name))
+    shown = found[: args.limit]
+    if args.output in ("table", "plain"):
+        show_rows([_row(version) for version in shown], args.output)
     else:
-        newest = (store.versions(name, limit=1) for name in store.names())
-        found = [versions[0] for versions in islice(newest, args.limit + 1) if versions]
-    show_rows([_row(ref) for ref in found[: args.limit]], args.output)
+        show_rows([version.to_json() for version in shown], args.output)
     if len(found) > args.limit:
-        print(f"there are more than {args.limit}; use --limit", file=sys.stderr)
+        say(f"there are more than {args.limit}; use --limit")
     return 0
 
 
@@ -53,10 +74,10 @@ def show_artifact(args: Namespace) -> int:
     """Print the manifest of one version, who made it and who read it."""
     store = _store()
     ref = _select(store, args)
-    readers = list(islice(consumers_of(store.objects, ref.version_id), args.limit))
+    readers = Queries(store).readers(ref.version_id, limit=_page(args.limit)).items
     if args.output in ("table", "plain"):
         document: dict[str, Any] = {
-            **_row(ref),
+            **_row(Version.of(ref)),
             "uri": ref.uri,
             "format": ref.format,
             "digest": ref.digest,
@@ -65,7 +86,7 @@ def show_artifact(args: Namespace) -> int:
             "read_by": "\n".join(_reader(reader) for reader in readers) or "nobody yet",
         }
     else:
-        document = {**_document(ref), "read_by": readers}
+        document = {**VersionDetail.of(ref).to_json(), "read_by": [reader.to_json() for reader in readers]}
     show_document(document, args.output)
     return 0
 
@@ -91,12 +112,12 @@ def verify_artifacts(args: Namespace) -> int:
     """Compare stored bytes and manifests with hashes and signatures; 1 if one is not what was written."""
     store = _store()
     rows = []
-    for name, version_id in _versions_to_verify(store, args):
+    for name, version_id in tracked(list(_versions_to_verify(store, args)), "Verifying"):
         verdict, size_bytes = _verify(store, name, version_id)
         rows.append({"name": name, "version_id": version_id, "size_bytes": size_bytes, "verdict": verdict})
     show_rows(rows, args.output)
     bad = sum(row["verdict"] != "ok" for row in rows)
-    print(f"{len(rows)} versions verified, {bad} bad", file=sys.stderr)
+    say(f"{len(rows)} versions verified, {bad} bad")
     return FAILED if bad else 0
 
 
@@ -120,33 +141,19 @@ def _select(store: ArtifactStore, args: Namespace) -> ArtifactRef:
     return store.get(args.name, args.version)
 
 
-def _row(ref: ArtifactRef) -> dict[str, Any]:
-    return {
-        "name": ref.name,
-        "version_id": ref.version_id,
-        "type": ref.type,
-        "size_bytes": ref.size_bytes,
-        "effective_at": ref.effective_at.isoformat(),
-        "recorded_at": ref.recorded_at.isoformat(timespec="seconds"),
-        "producer": None if ref.producer is None else str(ref.producer),
-    }
+def _page(limit: int) -> int:
+    return min(limit, MAX_PAGE)
 
 
-def _document(ref: ArtifactRef) -> dict[str, Any]:
+def _row(version: Version) -> dict[str, Any]:
     return {
-        "name": ref.name,
-        "version_id": ref.version_id,
-        "uri": ref.uri,
-        "type": ref.type,
-        "format": ref.format,
-        "size_bytes": ref.size_bytes,
-        "digest": ref.digest,
-        "recorded_at": ref.recorded_at.isoformat(),
-        "effective_at": ref.effective_at.isoformat(),
-        "data_interval": [when.isoformat() for when in ref.data_interval] if ref.data_interval else None,
-        "producer": vars(ref.producer) if ref.producer else None,
-        "schema": ref.schema,
-        "preview": ref.preview,
+        "name": version.name,
+        "version_id": version.version_id,
+        "type": version.type if version.problem is None else f"not believed: {version.problem}",
+        "size_bytes": version.size_bytes,
+        "effective_at": version.effective_at.isoformat(),
+        "recorded_at": version.recorded_at.isoformat(timespec="seconds"),
+        "producer": version.producer,
     }
 
 
@@ -169,11 +176,11 @@ def _short_schema(schema: dict[str, Any] | None) -> str:
     return "\n".join(parts)
 
 
-def _reader(reader: dict[str, Any]) -> str:
-    mapped = f"[{reader['map_index']}]" if reader.get("map_index", -1) >= 0 else ""
+def _reader(reader: Reader) -> str:
+    mapped = f"[{reader.map_index}]" if reader.map_index >= 0 else ""
     return (
-        f"{reader['dag_id']}.{reader['task_id']}{mapped} in run {reader['run_id']}, "
-        f"try {reader['try_number']}: {reader['outcome']}"
+        f"{reader.dag_id}.{reader.task_id}{mapped} in run {reader.run_id}, "
+        f"try {reader.try_number}: {reader.outcome}"
     )
 
 
@@ -201,11 +208,15 @@ def _version_id(key: str) -> str:
 def _verify(store: ArtifactStore, name: str, version_id: str) -> tuple[str, int | None]:
     try:
         ref = store.get(name, version_id)
+    except StoreError:
+        raise  # says nothing about the version
     except ArtifactError as exc:
         return one_line(exc), None
     try:
         with _content(store, ref, None):
             return "ok", ref.size_bytes
+    except StoreError:
+        raise
     except ArtifactError as exc:
         return one_line(exc), ref.size_bytes
 

@@ -7,9 +7,10 @@ import functools
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.configuration import conf
@@ -18,10 +19,19 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from rich.markup import escape
 
-from airflow_ml_provider.exceptions import ArtifactNotFoundError, MLProviderError, ModelNotFoundError
+from airflow_ml_provider.exceptions import (
+    ArtifactNotFoundError,
+    MlflowUnavailableError,
+    MLProviderError,
+    ModelNotFoundError,
+    StoreError,
+)
 
 FAILED = 1
 NOT_FOUND = 3
+UNREACHABLE = 4
+
+T = TypeVar("T")
 
 
 def command(function: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -41,12 +51,46 @@ def command(function: Callable[[Namespace], int]) -> Callable[[Namespace], None]
         except (MLProviderError, AirflowException, OSError, ValueError) as exc:
             if args.verbose:
                 raise
-            code = NOT_FOUND if isinstance(exc, (ArtifactNotFoundError, ModelNotFoundError)) else FAILED
+            code = _code_of(exc)
             say_error(exc)
         if code:
             raise SystemExit(code)
 
     return run  # type: ignore[no-any-return]
+
+
+def _code_of(exc: Exception) -> int:
+    if isinstance(exc, (ArtifactNotFoundError, ModelNotFoundError)):
+        return NOT_FOUND
+    return UNREACHABLE if isinstance(exc, (StoreError, MlflowUnavailableError)) else FAILED
+
+
+def say(text: str) -> None:
+    """Tell people something that is no data, on standard error."""
+    print(text, file=sys.stderr)
+
+
+def tracked(items: Iterable[T], doing: str, total: int | None = None) -> Iterator[T]:
+    """Yield items; people at a terminal see on standard error how far it is."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, escape(doing), total=total, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def working(doing: str) -> Iterator[None]:
+    """Show people at a terminal that something is going on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(escape(doing)):
+        yield
 
 
 def say_error(error: object) -> None:

@@ -21,7 +21,10 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-_EXIT_CODES = "Exit code: 0 done; 1 it failed or a check did; 2 wrong arguments; 3 no such artifact or model."
+_EXIT_CODES = (
+    "Exit code: 0 done; 1 it failed or a check did; 2 wrong arguments; 3 no such artifact, run or model; "
+    "4 the storage or MLflow does not answer."
+)
 
 
 def moment(text: str) -> datetime:
@@ -47,6 +50,10 @@ def not_negative(text: str) -> float:
 ARG_STRICT = Arg(("--strict",), help="Exit with 1 on warnings too.", action="store_true")
 ARG_NAME = Arg(("name",), help="Name of the artifact.")
 ARG_OPTIONAL_NAME = Arg(("name",), nargs="?", help="Name of the artifact; without it, all of them.")
+ARG_SEARCH = Arg(("--search",), help="Only artifacts whose names contain this, in any case.")
+ARG_CHECKPOINTS = Arg(
+    ("--checkpoints",), help="List those of ml.checkpoint() too, where no name is given.", action="store_true"
+)
 ARG_VERSION = Arg(("--version",), help="Version id; the newest version if not given.")
 ARG_AS_OF = Arg(
     ("--as-of",),
@@ -96,6 +103,13 @@ ARG_EXCLUDE = Arg(
     help="Keep all versions of names that match this pattern; may be repeated.",
     action="append",
 )
+ARG_CHECKPOINT_DAYS = Arg(
+    ("--checkpoint-days",),
+    help="Let checkpoints of tasks that did not succeed go so many days after they were saved, unless their "
+    "run is open (default: [state_store] default_retention_days, after which Airflow forgets them; where "
+    "that is 0 they stay).",
+    type=not_negative,
+)
 ARG_GRACE_HOURS = Arg(
     ("--grace-hours",),
     help="Delete nothing younger; longer than any task takes to store what it returns (default: 24).",
@@ -111,7 +125,7 @@ ARTIFACTS_COMMANDS = (
         "newest first.",
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.artifacts.list_artifacts"),
-        args=(ARG_OPTIONAL_NAME, ARG_LIMIT, ARG_OUTPUT, ARG_VERBOSE),
+        args=(ARG_OPTIONAL_NAME, ARG_SEARCH, ARG_CHECKPOINTS, ARG_LIMIT, ARG_OUTPUT, ARG_VERBOSE),
     ),
     ActionCommand(
         name="show",
@@ -178,13 +192,189 @@ MODELS_COMMANDS = (
     ),
 )
 
+ARG_DAG_ID = Arg(("dag_id",), help="Id of the DAG.")
+ARG_TASK_ID = Arg(("task_id",), help="Id of the task.")
+ARG_RUN_IDS = Arg(
+    ("run_id",),
+    nargs="*",
+    help="Runs to compare, the earlier one first. One is compared with the run before it; without any, the "
+    "latest two are.",
+)
+ARG_ALL_FACTS = Arg(("--all",), help="Show what is the same too.", action="store_true")
+ARG_RUN_LIMIT = Arg(
+    ("--limit",),
+    help="Look at this many of the latest runs (default: 20).",
+    type=positive_int(allow_zero=False),
+    default=20,
+)
+ARG_MAP_INDEX = Arg(("--map-index",), help="Of a mapped task this instance.", type=int, default=-1)
+ARG_RUN = Arg(
+    ("--run",),
+    help="Compare the key of this run with the last one that was computed under, in place of the code as it "
+    "is here and now.",
+)
+
+RUNS_COMMANDS = (
+    ActionCommand(
+        name="list",
+        help="List the runs of a DAG and what they measured",
+        description="List the runs of a DAG that left records, the latest first, and what they measured.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.runs.list_runs"),
+        args=(ARG_DAG_ID, ARG_RUN_LIMIT, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="compare",
+        help="Show what differs between runs of a DAG",
+        description="Show what differs between runs of a DAG: parameters, metrics, versions of artifacts (by "
+        "content), models, code, environment, outcomes.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.runs.compare_runs"),
+        args=(ARG_DAG_ID, ARG_RUN_IDS, ARG_ALL_FACTS, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+)
+
+ARG_CACHE_DAG = Arg(
+    ("--dag",), help="Entries of DAGs whose ids match this pattern; may be repeated.", action="append"
+)
+ARG_CACHE_TASK = Arg(
+    ("--task",), help="Entries of tasks whose ids match this pattern; may be repeated.", action="append"
+)
+ARG_CACHE_NAME = Arg(
+    ("--name",),
+    help="Entries with an artifact whose name matches this pattern; may be repeated.",
+    action="append",
+)
+ARG_OLDER_THAN_DAYS = Arg(
+    ("--older-than-days",), help="Entries that were computed so many days ago or earlier.", type=not_negative
+)
+ARG_ALL_ENTRIES = Arg(("--all",), help="Every entry.", action="store_true")
+
+CACHE_COMMANDS = (
+    ActionCommand(
+        name="explain",
+        help="Show why a cached task computed or did not",
+        description="Show what a task marked @ml.cached reused or computed in its latest runs and why, and "
+        "what the code as it is here and now, or one run, has in its key that the last computation had not.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.cache.explain_cache"),
+        args=(
+            ARG_DAG_ID,
+            ARG_TASK_ID,
+            ARG_MAP_INDEX,
+            ARG_RUN,
+            ARG_RUN_LIMIT,
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
+    ),
+    ActionCommand(
+        name="clear",
+        help="Forget stored results, so that their tasks compute again",
+        description="Say which entries of the cache would be forgotten; with --delete, forget them. An entry "
+        "goes if all that is given fits it. The artifacts stay until garbage collection lets them go.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.cache.clear_cache"),
+        args=(
+            ARG_CACHE_DAG,
+            ARG_CACHE_TASK,
+            ARG_CACHE_NAME,
+            ARG_OLDER_THAN_DAYS,
+            ARG_ALL_ENTRIES,
+            ARG_DELETE,
+            ARG_OUTPUT,
+            ARG_VERBOSE,
+        ),
+    ),
+)
+
+ARG_WHAT = Arg(
+    ("what",),
+    help="An artifact by its name (the newest version) or as ml-artifact://<name>?version=<id>; a model as "
+    "models:/<name>/<version>, models:/<name>@<alias> or models:/m-<id>; an attempt as "
+    "<dag>/<run>/<task>[/<map index>[/<try>]]; or the id of a node as --output json gives it.",
+)
+ARG_DEPTH = Arg(
+    ("--depth",),
+    help="Go so many steps away at most (default: to the end).",
+    type=positive_int(allow_zero=True),
+)
+ARG_NODES = Arg(
+    ("--limit",),
+    help="Show this many nodes at most (default: 500).",
+    type=positive_int(allow_zero=False),
+    default=500,
+)
+ARG_BLAST_NODES = Arg(
+    ("--limit",),
+    help="Look at this many nodes at most (default: 5000).",
+    type=positive_int(allow_zero=False),
+    default=5000,
+)
+ARG_NO_EVENTS = Arg(
+    ("--no-events",), help="Follow data alone, not the asset events that started runs.", action="store_true"
+)
+ARG_BEFORE = Arg(
+    ("before",), help="A model, such as models:/flight_delay/2 or models:/flight_delay@champion."
+)
+ARG_AFTER = Arg(("after",), help="The model to compare it with.")
+
+_WALK_ARGS = (
+    ARG_WHAT,
+    ARG_AS_OF,
+    ARG_CLOCK,
+    ARG_DEPTH,
+    ARG_NODES,
+    ARG_NO_EVENTS,
+    ARG_OUTPUT,
+    ARG_VERBOSE,
+)
+
+LINEAGE_COMMANDS = (
+    ActionCommand(
+        name="up",
+        help="Show what made a version, model or evaluation",
+        description="Show what made a version, a model, an evaluation or an attempt: tasks, data, models and "
+        "the asset events that started their runs.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.lineage.show_upstream"),
+        args=_WALK_ARGS,
+    ),
+    ActionCommand(
+        name="down",
+        help="Show what came from a version, model or evaluation",
+        description="Show what came from a version, a model, an evaluation or an attempt, across DAGs and runs.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.lineage.show_downstream"),
+        args=_WALK_ARGS,
+    ),
+    ActionCommand(
+        name="blast",
+        help="Show all that came from a bad version, and the commands that make it again",
+        description="Show every model, prediction, evaluation and DAG run into which a bad version flowed, and "
+        "the commands of Airflow that clear or backfill those. With --output plain, the commands alone.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.lineage.show_blast"),
+        args=(ARG_WHAT, ARG_AS_OF, ARG_CLOCK, ARG_BLAST_NODES, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="diff",
+        help="Show what changed between two models",
+        description="Show what changed between two models: code, parameters, data, packages, metrics, "
+        "evaluations and the tasks before their trainings.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.lineage.show_diff"),
+        args=(ARG_BEFORE, ARG_AFTER, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+)
+
 ML_COMMANDS = (
     ActionCommand(
         name="doctor",
-        help="Check that this machine is set up: options, storage, MLflow, signing key",
+        help="Check that this machine is set up: options, storage, MLflow, signing key, webhook",
         description="Check the options of [ml_provider], the XCom backend, the listener, the signing key, "
-        "that the artifact store can be written, read and deleted from, and that MLflow answers; say what to "
-        "fix.",
+        "that the artifact store can be written, read and deleted from, that MLflow answers, and that its "
+        "webhooks arrive; say what to fix.",
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.doctor.doctor"),
         args=(ARG_STRICT, ARG_OUTPUT, ARG_VERBOSE),
@@ -204,6 +394,7 @@ ML_COMMANDS = (
             ARG_KEEP_DAYS,
             ARG_NAMES,
             ARG_EXCLUDE,
+            ARG_CHECKPOINT_DAYS,
             ARG_GRACE_HOURS,
             ARG_OUTPUT,
             ARG_VERBOSE,
@@ -211,6 +402,9 @@ ML_COMMANDS = (
     ),
     GroupCommand(name="artifacts", help="Look at stored artifacts", subcommands=ARTIFACTS_COMMANDS),
     GroupCommand(name="models", help="Look at the history of models", subcommands=MODELS_COMMANDS),
+    GroupCommand(name="lineage", help="Look at what made what", subcommands=LINEAGE_COMMANDS),
+    GroupCommand(name="runs", help="Look at what DAG runs measured", subcommands=RUNS_COMMANDS),
+    GroupCommand(name="cache", help="Look into the cache of @ml.cached", subcommands=CACHE_COMMANDS),
 )
 
 

@@ -29,6 +29,7 @@ _PACKAGES = (
     "mlflow",
     "mlflow-skinny",
 )
+_ANSWERS_WITHIN = 5.0  # seconds
 _MAKE_KEY = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
@@ -77,6 +78,7 @@ def examine() -> Iterator[Finding]:
     yield _guarded("artifact root", lambda: check_root(settings))
     yield _guarded("artifact store", lambda: check_store(settings))
     yield _guarded("mlflow", lambda: check_mlflow(settings))
+    yield _guarded("webhook", lambda: check_webhook(settings))
 
 
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
@@ -93,15 +95,8 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
 
 def check_packages() -> Finding:
     """Report the versions that matter in a bug report."""
-    names = (
-        "airflow-ml-provider",
-        "apache-airflow-core",
-        "apache-airflow-task-sdk",
-        "mlflow",
-        "mlflow-skinny",
-    )
     found = []
-    for name in names:
+    for name in _PACKAGES:
         try:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
@@ -182,10 +177,18 @@ def check_store(settings: Settings) -> Finding:
     started = time.monotonic()
     objects.put(key, probe)
     try:
+        again = objects.put(key, b"another")
         found = bytes(objects.get(key))
     finally:
         objects.delete([key])
     took = round((time.monotonic() - started) * 1000)
+    if again:
+        return Finding(
+            "artifact store",
+            "problem",
+            f"{key} was replaced by a second writer: conditional puts (If-None-Match) are not kept",
+            "use storage that supports them, or update it; without them two writers can undo each other",
+        )
     if found != probe:
         return Finding(
             "artifact store",
@@ -225,3 +228,69 @@ def check_mlflow(settings: Settings) -> Finding:
         return Finding("mlflow", "ok", f"{conn_id}: {one_line(message)}")
     fix = f"start the server at {address}, or correct the connection {conn_id!r}"
     return Finding("mlflow", "problem", one_line(message), fix)
+
+
+def check_webhook(settings: Settings) -> Finding:
+    """If webhooks of MLflow are set up: do they arrive, and does MLflow send them?"""
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from airflow_ml_provider.hooks.mlflow import MlflowHook
+
+    conn_id = settings.mlflow_conn_id
+    hook = MlflowHook(conn_id)
+    try:
+        secret = (hook.get_connection(conn_id).extra_dejson or {}).get("webhook_secret")
+    except AirflowNotFoundException:
+        return Finding("webhook", "ok", "none, as there is no MLflow connection")
+    if not secret:
+        return Finding(
+            "webhook", "ok", f"{conn_id} has no webhook_secret: moves of aliases are found by polling"
+        )
+    path = f"/ml-provider/webhooks/mlflow/{conn_id}"
+    base = conf.get("api", "base_url", fallback="") or "http://localhost:8080/"
+    if (failure := _deliver(f"{base.rstrip('/')}{path}", str(secret))) is not None:
+        return failure
+    found = [each for each in hook.client.list_webhooks() if each.url.endswith(path)]
+    active = [each for each in found if str(getattr(each.status, "value", each.status)) == "ACTIVE"]
+    if active:
+        return Finding("webhook", "ok", f"MLflow sends to {active[0].url}, and a signed delivery arrives")
+    return Finding(
+        "webhook",
+        "warning",
+        f"a signed delivery arrives, but MLflow has {'only disabled ones' if found else 'none'} to {path}",
+        f"create it in MLflow with the connection's webhook_secret and the address {base.rstrip('/')}{path}",
+    )
+
+
+def _deliver(url: str, secret: str) -> Finding | None:
+    """Send what MLflow would send, of an event that announces nothing; None if it was accepted."""
+    import urllib.error
+    import urllib.request
+
+    from airflow_ml_provider.tracking.webhooks import signature_of
+
+    body = b'{"entity":"doctor","action":"probed","data":{}}'
+    delivery, sent = f"doctor-{secrets.token_hex(8)}", str(int(time.time()))
+    headers = {
+        "Content-Type": "application/json",
+        "X-MLflow-Delivery-Id": delivery,
+        "X-MLflow-Timestamp": sent,
+        "X-MLflow-Signature": signature_of(body, delivery, sent, secret),
+    }
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - [api] base_url is the deployment's
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN):  # noqa: S310
+            return None
+    except urllib.error.HTTPError as exc:
+        found = f"the API server answers {exc.code} to a signed delivery at {url}"
+        fix = "give the API server the same connection, with the same webhook_secret, and an exact clock"
+        if exc.code == 404:
+            fix = "correct [api] base_url, or restart the API server with this provider installed"
+        return Finding("webhook", "problem", found, fix)
+    except OSError as exc:
+        return Finding(
+            "webhook",
+            "warning",
+            f"no answer at {url}: {one_line(getattr(exc, 'reason', exc))}",
+            "start the API server, or correct [api] base_url: MLflow's webhooks need it",
+        )

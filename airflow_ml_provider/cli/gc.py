@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 
 from airflow_ml_provider.artifacts.collection import Decision, Retention, Totals, execute, plan
-from airflow_ml_provider.cli.console import FAILED, command, one_line, show_rows
+from airflow_ml_provider.cli.console import FAILED, command, one_line, say, show_rows, working
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactNotFoundError,
     MLProviderError,
     TrackingError,
 )
+from airflow_ml_provider.tracking.checkpoints import PASSING
 
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.objects import ObjectStore
@@ -36,32 +37,36 @@ def collect_garbage(args: Namespace) -> int:
         keep_for=None if args.keep_days is None else timedelta(days=args.keep_days),
         include=tuple(args.name or ("*",)),
         exclude=tuple(args.exclude or ()),
+        passing=(f"{PASSING}*",),
+        passing_for=_checkpoints_are_kept_for(args.checkpoint_days),
         grace=timedelta(hours=args.grace_hours),
     )
     store = ArtifactStoreHook().store
-    protected = _protection(store.objects, strict=args.delete) if policy.lets_go else (lambda ref: None)
-    found = plan(store.objects, store.signer, policy=policy, protected=protected)
+    protected = _protection(store.objects, strict=args.delete, models=policy.lets_go)
+    with working("Looking at all versions and contents"):
+        found = plan(store.objects, store.signer, policy=policy, protected=protected)
 
     shown = found.decisions if args.verbose else [*found.going, *found.problems]
     rows = [_row(item) for item in shown]
     if args.delete:
-        outcome = execute(found)
+        with working(f"Removing {_count(found.totals())}"):
+            outcome = execute(found)
         _show(rows, args.output)
-        _say(
+        say(
             f"removed {_count(outcome.removed)}; {_count(found.totals(goes=False))} stay; "
             f"{_bytes(outcome.freed_bytes)} are free now, what went to the trash is after the grace period, "
             "by a later gc"
         )
         for key in outcome.restored:
-            _say(f"{key} was put back: a version refers to it")
+            say(f"{key} was put back: a version refers to it")
     else:
         _show(rows, args.output)
-        _say(
+        say(
             f"{_count(found.totals())} would go, {_count(found.totals(goes=False))} stay; nothing was "
             "deleted, --delete does it"
         )
     for item in found.problems:
-        _say(f"look at {item.key}: {item.reason}")
+        say(f"look at {item.key}: {item.reason}")
     return FAILED if found.problems else 0
 
 
@@ -80,10 +85,6 @@ def _show(rows: list[dict[str, Any]], output: str) -> None:
     sys.stdout.flush()  # the totals come after it on a terminal too
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _count(totals: Totals) -> str:
     return f"{totals.versions} versions, {totals.blobs} blobs, {_bytes(totals.bytes)}"
 
@@ -92,12 +93,23 @@ def _bytes(number: int) -> str:
     return f"{number:,} bytes"
 
 
-def _protection(objects: ObjectStore, *, strict: bool) -> Callable[[ArtifactRef], str | None]:
+def _checkpoints_are_kept_for(days: float | None) -> timedelta | None:
+    """As asked; else as long as Airflow remembers them. It is told to do that for ever by 0."""
+    if days is not None:
+        return timedelta(days=days)
+    remembered = conf.getint("state_store", "default_retention_days", fallback=30)
+    return timedelta(days=remembered) if remembered else None
+
+
+def _protection(objects: ObjectStore, *, strict: bool, models: bool) -> Callable[[ArtifactRef], str | None]:
     """
     Return what keeps versions beyond what the store itself knows: open runs and aliased models.
 
     :param strict: Raise if somebody who would know cannot be asked; otherwise say so and go on.
+    :param models: A rule may let versions go that models were trained on.
     """
+    if not models:
+        return _OpenRuns(strict)
     open_runs: set[tuple[str, str]] = set()
     aliased: dict[str, str] = {}
     try:
@@ -105,14 +117,14 @@ def _protection(objects: ObjectStore, *, strict: bool) -> Callable[[ArtifactRef]
     except MLProviderError as exc:
         if strict:
             raise
-        _say(f"warning: {one_line(exc)}; runs that are open may hold more back")
+        say(f"warning: {one_line(exc)}; runs that are open may hold more back")
     training_runs = dict(_aliased_in_ledger(objects))
     try:
         training_runs.update(_aliased_in_mlflow())
     except TrackingError as exc:
         if strict:
             raise
-        _say(f"warning: {one_line(exc)}; models that aliases point at may hold more back")
+        say(f"warning: {one_line(exc)}; models that aliases point at may hold more back")
     if training_runs or open_runs:
         aliased = dict(_used_by(objects, training_runs, open_runs))
 
@@ -124,6 +136,27 @@ def _protection(objects: ObjectStore, *, strict: bool) -> Callable[[ArtifactRef]
     return reason
 
 
+class _OpenRuns:
+    """Keep what open runs made; asks when the first version could go."""
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self._open: set[tuple[str, str]] | None = None
+
+    def __call__(self, ref: ArtifactRef) -> str | None:
+        if self._open is None:
+            try:
+                self._open = _open_runs()
+            except MLProviderError as exc:
+                if self._strict:
+                    raise
+                say(f"warning: {one_line(exc)}; runs that are open may hold more back")
+                self._open = set()
+        if ref.producer is not None and (ref.producer.dag_id, ref.producer.run_id) in self._open:
+            return f"its run {ref.producer.run_id!r} of {ref.producer.dag_id!r} is open"
+        return None
+
+
 def _open_runs() -> set[tuple[str, str]]:
     """
     Return the DAG ids and run ids of the runs that are queued or running.
@@ -132,7 +165,7 @@ def _open_runs() -> set[tuple[str, str]]:
     """
     address = conf.get("database", "sql_alchemy_conn", fallback="") or ""
     if not address or (address.startswith("sqlite:") and not Path(address.partition(":///")[2]).is_file()):
-        _say("no metadata database here: only runs that wrote a record in the grace period count as open")
+        say("no metadata database here: only runs that wrote a record in the grace period count as open")
         return set()
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
@@ -176,7 +209,7 @@ def _aliased_in_mlflow() -> Iterator[tuple[str, str]]:
     try:
         client: Any = hook.client
     except AirflowNotFoundException:
-        _say("no MLflow connection here: only aliases that our operators moved count")
+        say("no MLflow connection here: only aliases that our operators moved count")
         return
     token = None
     while True:

@@ -33,6 +33,12 @@ class Delivery:
     data: dict[str, Any]
 
 
+def signature_of(body: bytes, delivery_id: str, sent: str, secret: str) -> str:
+    """Sign a delivery as MLflow does."""
+    signed = b".".join((delivery_id.encode(), sent.encode(), body))
+    return "v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
+
+
 def verified(headers: Mapping[str, str], body: bytes, secret: str, *, now: float) -> Delivery:
     """
     Read a webhook.
@@ -47,8 +53,7 @@ def verified(headers: Mapping[str, str], body: bytes, secret: str, *, now: float
         raise WebhookRefusedError("the webhook is not signed; give it a secret in MLflow")
     if not secret:
         raise WebhookRefusedError("no secret to verify webhooks with")
-    signed = b".".join((delivery_id.encode(), sent.encode(), body))
-    expected = "v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
+    expected = signature_of(body, delivery_id, sent, secret)
     # Of several signatures, separated by blanks, any may be ours.
     if not any(hmac.compare_digest(expected.encode(), each.encode()) for each in signature.split(" ")):
         raise WebhookRefusedError("the signature is not that of the shared secret")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,46 @@ def aged(store: ArtifactStore, name: str, days: list[float], monkeypatch: pytest
             stamp = time.time() - age * 86400
             for key in (key_of(ref), keys.blob_key(ref.digest)):
                 os.utime(folder(store) / key, (stamp, stamp))
+
+
+PASSING = Retention(passing=("checkpoints/*",), passing_for=20 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        pytest.param(PASSING, [1, 5], id="the newest too, when it is over"),
+        pytest.param(replace(PASSING, passing_for=None), [1, 5, 30, 40], id="never, if nobody says when"),
+        pytest.param(replace(PASSING, passing_for=timedelta(0)), [], id="at once"),
+        pytest.param(replace(PASSING, passing=("other/*",)), [1, 5, 30, 40], id="other names"),
+        pytest.param(replace(PASSING, exclude=("checkpoints/dag/*",)), [1, 5, 30, 40], id="excluded"),
+        pytest.param(replace(PASSING, include=("sales*",)), [1, 5, 30, 40], id="not included"),
+        pytest.param(replace(PASSING, grace=35 * DAY), [1, 5, 30], id="grace"),
+        pytest.param(replace(PASSING, keep_last=1), [1], id="another rule lets more go before"),
+    ],
+)
+def test_what_was_made_for_a_while_goes(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, policy: Retention, kept: list[float]
+) -> None:
+    aged(store, "checkpoints/dag/task", [1, 5, 30, 40], monkeypatch)
+    aged(store, "sales", [100], monkeypatch)
+    collect(store, policy if policy.grace > DAY else replace(policy, grace=timedelta(0)), days=0.01)
+    found = [ref.load().decode() for ref in store.versions("checkpoints/dag/task")]
+    assert found == [f"{age} days" for age in kept]
+    assert len(store.versions("sales")) == 1
+
+
+def test_checkpoints_of_open_runs_stay_however_old(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aged(store, "checkpoints/dag/task", [30], monkeypatch)
+    (ref,) = store.versions("checkpoints/dag/task")
+    found = planned(store, PASSING, days=0.01, protected=lambda ref: "its run is open")
+    assert reason(found, ref) == (False, "its run is open")
+    assert reason(planned(store, PASSING, days=0.01), ref) == (
+        True,
+        "30.01 days old, and checkpoints are kept for 20 days",
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,10 @@ def test_names_are_listed_with_their_newest_version(
     newest = next(row for row in rows if row["name"] == "flights")
     assert newest["version_id"] == versions[1].version_id
     assert newest["size_bytes"] == versions[1].size_bytes
-    assert newest["producer"] == "training.features in run run-4, try 1"
+    assert newest["producer"]["run_id"] == "run-4"
+    assert "training.features in run run-4, try 1" in airflow("ml", "artifacts", "list", "-o", "plain").out
+    found = json.loads(airflow("ml", "artifacts", "list", "--search", "RAW", "-o", "json").out)
+    assert [row["name"] for row in found] == ["raw/blob"]
 
 
 @pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])

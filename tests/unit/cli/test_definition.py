@@ -39,6 +39,10 @@ def test_the_commands_are_these() -> None:
         "models list",
         "models history",
         "models as-of",
+        "runs list",
+        "runs compare",
+        "cache explain",
+        "cache clear",
     }
 
 
@@ -66,6 +70,10 @@ def test_every_command_has_help_that_tells_its_exit_codes(airflow: Run, words: s
         "models.list_models",
         "models.show_history",
         "models.show_as_of",
+        "runs.list_runs",
+        "runs.compare_runs",
+        "cache.explain_cache",
+        "cache.clear_cache",
     ],
 )
 def test_every_command_is_where_the_definition_looks_for_it(path: str) -> None:

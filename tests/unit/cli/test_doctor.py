@@ -4,11 +4,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from airflow_ml_provider.exceptions import WebhookRefusedError
+from airflow_ml_provider.tracking.webhooks import verified
 from tests.unit.cli.conftest import Answer
 
 Run = Callable[..., Answer]
@@ -50,6 +55,7 @@ def test_a_machine_that_is_set_up_gets_a_clean_bill(airflow: Run, root: Path) ->
         "artifact root",
         "artifact store",
         "mlflow",
+        "webhook",
     }
     assert answer.code == 0
     assert [path for path in root.rglob("*") if path.is_file()] == [], "the probe is gone"
@@ -153,3 +159,115 @@ def test_without_a_metadata_database_it_works_and_makes_none(
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{database}")
     assert airflow("ml", "doctor").code == 0
     assert not database.exists()
+
+
+class _ApiServer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        try:
+            verified(headers, body, "shared", now=time.time())
+        except WebhookRefusedError:
+            code = 401
+        else:
+            code = 200 if self.path.endswith("/ml-provider/webhooks/mlflow/mlflow_default") else 404
+        self.send_response(code)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def api_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _ApiServer)
+    server.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{server.server_port}/")
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def with_secret(monkeypatch: pytest.MonkeyPatch, database: Path, secret: str) -> str:
+    uri = f"sqlite:///{database}"
+    connection = {"conn_type": "mlflow", "host": uri, "extra": {"webhook_secret": secret}}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
+    return uri
+
+
+def test_webhooks_are_tried_with_a_signed_delivery_and_looked_up_in_mlflow(
+    airflow: Run, database: Path, api_server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = with_secret(monkeypatch, database, "shared")
+    found = findings(airflow("ml", "doctor", "-o", "json"))["webhook"]
+    assert (found["status"], "MLflow has none" in found["found"]) == ("warning", True)
+    assert found["fix"].endswith(f":{api_server.server_port}/ml-provider/webhooks/mlflow/mlflow_default")
+
+    from mlflow import MlflowClient
+    from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
+
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    made = client.create_webhook(
+        "airflow",
+        "https://127.0.0.1/ml-provider/webhooks/mlflow/mlflow_default",
+        [WebhookEvent(WebhookEntity.MODEL_VERSION_ALIAS, WebhookAction.CREATED)],
+        secret="shared",
+    )
+    try:
+        found = findings(airflow("ml", "doctor", "-o", "json"))["webhook"]
+        assert (found["status"], "a signed delivery arrives" in found["found"]) == ("ok", True)
+    finally:
+        client.delete_webhook(made.webhook_id)
+
+
+@pytest.mark.parametrize(
+    ("secret", "path", "status", "said"),
+    [("another", "", "problem", "answers 401"), ("shared", "wrong", "problem", "answers 404")],
+)
+def test_a_webhook_that_is_refused_is_a_problem(
+    airflow: Run,
+    database: Path,
+    api_server: ThreadingHTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+    secret: str,
+    path: str,
+    status: str,
+    said: str,
+) -> None:
+    with_secret(monkeypatch, database, secret)
+    if path:
+        monkeypatch.setattr(_ApiServer, "do_POST", _not_here)
+    found = findings(airflow("ml", "doctor", "-o", "json"))["webhook"]
+    assert (found["status"], said in found["found"]) == (status, True)
+
+
+def _not_here(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(404)
+    handler.end_headers()
+
+
+def test_an_api_server_that_does_not_answer_is_a_warning(
+    airflow: Run, database: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{closed_port}")
+    with_secret(monkeypatch, database, "shared")
+    found = findings(airflow("ml", "doctor", "-o", "json"))["webhook"]
+    assert (found["status"], "no answer at" in found["found"]) == ("warning", True)
+
+
+def test_storage_that_lets_a_second_writer_replace_an_object_is_a_problem(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_ml_provider.artifacts.objects import _Folder
+
+    real = _Folder.put
+    monkeypatch.setattr(
+        _Folder, "put", lambda self, key, parts, *, create_only: real(self, key, parts, create_only=False)
+    )
+    found = findings(airflow("ml", "doctor", "-o", "json"))["artifact store"]
+    assert (found["status"], "If-None-Match" in found["found"]) == ("problem", True)

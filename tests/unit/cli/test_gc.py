@@ -114,6 +114,53 @@ def test_what_the_options_keep(
     assert len(store.versions("flights")) == left
 
 
+@pytest.mark.parametrize(
+    ("words", "remembered", "left"),
+    [
+        ((), "30", 1),
+        (("--checkpoint-days", "0"), "30", 0),
+        ((), "0", 1),
+        (("--checkpoint-days", "0", "--exclude", "checkpoints/*"), "30", 1),
+    ],
+)
+def test_checkpoints_of_failed_tasks_go_by_age_alone(
+    airflow: Run,
+    store: ArtifactStore,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    remembered: str,
+    left: int,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__STATE_STORE__DEFAULT_RETENTION_DAYS", remembered)
+    store.save(b"1", "checkpoints/training/fit", producer=Producer("training", "run", "fit"))
+    store.save(b"2", "kept-checkpoints/training/fit")
+    answer = airflow("ml", "gc", *words, *NOW, "--delete", "--output", "json")
+    assert answer.code == 0
+    assert len(store.versions("checkpoints/training/fit")) == left
+    assert len(store.versions("kept-checkpoints/training/fit")) == 1
+    if not left:
+        assert "checkpoints are kept for 0 hours" in answer.out
+
+
+def test_the_checkpoints_of_an_open_run_stay(
+    airflow: Run, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(b"1", "checkpoints/training/fit", producer=Producer("training", "run", "fit"))
+    monkeypatch.setattr(gc, "_open_runs", lambda: {("training", "run")})
+    answer = airflow("ml", "gc", "--checkpoint-days", "0", *NOW, "--delete", "-v", "--output", "json")
+    assert "its run 'run' of 'training' is open" in answer.out
+    assert len(store.versions("checkpoints/training/fit")) == 1
+
+    def refuse() -> set[tuple[str, str]]:
+        raise MLProviderError("the database is down")
+
+    monkeypatch.setattr(gc, "_open_runs", refuse)
+    assert airflow("ml", "gc", "--checkpoint-days", "0", *NOW, "--delete").code == 1
+    assert len(store.versions("checkpoints/training/fit")) == 1
+    answer = airflow("ml", "gc", "--checkpoint-days", "0", *NOW)
+    assert (answer.code, "the database is down; runs that are open" in answer.err) == (0, True)
+
+
 def test_the_grace_period_is_a_day_unless_told(
     airflow: Run, store: ArtifactStore, versions: list[ArtifactRef]
 ) -> None:
@@ -158,7 +205,7 @@ def test_a_store_that_refuses_is_one_line(
 
     monkeypatch.setattr(_Folder, "delete", refuse)
     answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
-    assert answer.code == 1
+    assert answer.code == 4
     said = answer.err.strip().splitlines()[-1]
     refused = keys.version_key("flights", versions[1].version_id)
     assert said.startswith(f"error: garbage collection stopped at {refused}: access denied")
@@ -251,10 +298,10 @@ def test_what_trained_a_model_that_mlflow_calls_champion_stays(
 
 
 @pytest.mark.parametrize(
-    ("source", "error"),
+    ("source", "error", "code"),
     [
-        ("_open_runs", MLProviderError("the database is down")),
-        ("_aliased_in_mlflow", MlflowUnavailableError("MLflow is down")),
+        ("_open_runs", MLProviderError("the database is down"), 1),
+        ("_aliased_in_mlflow", MlflowUnavailableError("MLflow is down"), 4),
     ],
 )
 def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
@@ -264,6 +311,7 @@ def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
     monkeypatch: pytest.MonkeyPatch,
     source: str,
     error: Exception,
+    code: int,
 ) -> None:
     def down() -> Any:
         raise error
@@ -273,7 +321,7 @@ def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
     assert dry.code == 0
     assert f"warning: {error}" in dry.err
     real = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
-    assert (real.code, real.err.strip().splitlines()[-1]) == (1, f"error: {error}")
+    assert (real.code, real.err.strip().splitlines()[-1]) == (code, f"error: {error}")
     assert len(texts(store)) == 3
     assert airflow("ml", "gc", *NOW, "--delete").code == 0, "without a rule nobody needs to be asked"
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between runs of a DAG, by their records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_ml_provider.lineage.answers import Json, latest_attempts, plain
+from airflow_ml_provider.lineage.records import model_key
+
+if TYPE_CHECKING:
+    from airflow_ml_provider.lineage.records import TaskRecord, VersionUse
+
+KINDS = ("outcome", "param", "metric", "read", "written", "model", "code", "environment")
+# Where an attempt ran says nothing about what it did.
+_PLACES = ("hostname",)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """
+    One thing that runs have or have not in common.
+
+    :param what: One of :data:`KINDS`.
+    :param values: One a run; None where a run lacks it. Artifacts by version id, or the digests of several.
+    :param same: Whether all runs agree; artifacts by content, not by version.
+    """
+
+    task_id: str
+    map_index: int
+    what: str
+    name: str
+    values: tuple[Any, ...]
+    same: bool
+
+    def to_json(self) -> Json:
+        return {name: plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+def compare(runs: Sequence[Sequence[TaskRecord]]) -> list[Compared]:
+    """
+    Lay the records of several runs side by side, those of each task instance's last attempt.
+
+    :param runs: The records of each run.
+    """
+    tables = [dict(_facts(run)) for run in runs]
+    places = sorted({place for table in tables for place in table}, key=_order)
+    found = []
+    for place in places:
+        cells = [table.get(place) for table in tables]
+        marks = [None if cell is None else cell[0] for cell in cells]
+        found.append(
+            Compared(
+                *place,
+                tuple(None if cell is None else cell[1] for cell in cells),
+                all(mark == marks[0] for mark in marks),
+            )
+        )
+    return found
+
+
+_Place = tuple[str, int, str, str]
+
+
+def _facts(run: Sequence[TaskRecord]) -> Iterator[tuple[_Place, tuple[Any, Any]]]:
+    """Yield where something stands, by what it is compared, and how it is shown."""
+    for record in latest_attempts(run):
+        for what, name, mark, shown in _of(record):
+            yield (record.task_id, record.map_index, what, name), (mark, shown)
+
+
+def _of(record: TaskRecord) -> Iterator[tuple[str, str, Any, Any]]:
+    yield "outcome", "", record.outcome, record.outcome
+    for name, value in record.params.items():
+        yield "param", name, str(value), value  # MLflow keeps text, a decorator the number
+    for name, value in record.metrics.items():
+        yield "metric", name, str(value), value
+    for what, uses in (("read", (*record.reads, *record.reused)), ("written", record.writes)):
+        for name, group in _by_name(uses).items():
+            marks = sorted({use.digest for use in group})
+            shown = group[0].version_id if len(group) == 1 else [use.version_id for use in group]
+            yield what, name, marks, shown
+    models = {
+        **{f"read {_name(model, index)}": model for index, model in enumerate(record.models_read)},
+        **{f"written {_name(model, index)}": model for index, model in enumerate(record.models_written)},
+    }
+    for name, model in models.items():
+        yield "model", name, model_key(model), model.get("version") or model.get("model_uri")
+    yield from _flat("code", record.code)
+    yield from _flat("environment", record.environment)
+
+
+def _by_name(uses: Sequence[VersionUse]) -> dict[str, list[VersionUse]]:
+    found: dict[str, list[VersionUse]] = {}
+    for use in uses:
+        found.setdefault(use.name, []).append(use)
+    return found
+
+
+def _name(model: Mapping[str, Any], index: int) -> str:
+    return " ".join(
+        str(part) for part in (model.get("role"), model.get("registered_model_name")) if part
+    ) or (f"number {index + 1}")
+
+
+def _flat(what: str, facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, Any, Any]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(what, value, f"{prefix}{name}.")
+        elif name not in _PLACES and value is not None:
+            yield what, f"{prefix}{name}", str(value), value
+
+
+def _order(place: _Place) -> tuple[Any, ...]:
+    task_id, map_index, what, name = place
+    return task_id, map_index, KINDS.index(what), name
