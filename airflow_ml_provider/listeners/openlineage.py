@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.listeners import hookimpl
 
 if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.refs import ArtifactRef
     from airflow_ml_provider.lineage.openlineage import DataSet
     from airflow_ml_provider.xcom.state import TaskState
 
@@ -123,19 +124,22 @@ def _declares(task: Any) -> bool:
 def _report_by_methods(
     state: TaskState | None, task_instance: Any, manager: Any, undo: list[Callable[[], None]]
 ) -> None:
+    from airflow.utils.state import TaskInstanceState as Outcome
+
     task = task_instance.task
     start, complete, failure = (getattr(task, name, None) for name in (_ON_START, _ON_COMPLETE, _ON_FAILURE))
 
+    # In the order in which the provider asks.
     def on_start() -> Any:
-        return _together(start() if start else None, state, task_instance, manager)
+        return _together(start, state, task_instance, manager, Outcome.RUNNING)
 
     def on_complete(ti: Any) -> Any:
-        own = complete(ti) if complete else start() if start else None
-        return _together(own, state, task_instance, manager)
+        own = (lambda: complete(ti)) if complete else start
+        return _together(own, state, task_instance, manager, Outcome.SUCCESS)
 
     def on_failure(ti: Any) -> Any:
-        own = failure(ti) if failure else complete(ti) if complete else start() if start else None
-        return _together(own, state, task_instance, manager, failed=True)
+        own = (lambda: failure(ti)) if failure else (lambda: complete(ti)) if complete else start
+        return _together(own, state, task_instance, manager, Outcome.FAILED)
 
     methods = {_ON_START: on_start, _ON_COMPLETE: on_complete, _ON_FAILURE: on_failure}
     # Of this one object: the class stays as it is, and so do other task instances.
@@ -152,46 +156,55 @@ def _report_by_methods(
 
 
 def _together(
-    own: Any, state: TaskState | None, task_instance: Any, manager: Any, *, failed: bool = False
+    own: Callable[[], Any] | None, state: TaskState | None, task_instance: Any, manager: Any, outcome: Any
 ) -> Any:
-    """Add up what the operator says of itself, what we saw, what hooks reported and what is declared."""
+    """Add up what we saw, what the operator says of itself, what hooks reported and what is declared."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.providers.openlineage.utils.emission_policy import resolve_task_emission_policy
-    from airflow.utils.state import TaskInstanceState
-
-    from airflow_ml_provider.lineage.openlineage_client import to_client
 
     task = task_instance.task
     policy = resolve_task_emission_policy(
         operator=task, dag_id=task_instance.dag_id, task_id=task_instance.task_id
     )
     found = OperatorLineage()
-    try:
-        for each in _data_sets(state, task):
-            (found.inputs if each.side == "input" else found.outputs).append(to_client(each))
-        found.job_facets.update(_job_facets(task, source=policy.include_source_code))
-        if state is not None:
-            found.run_facets.update(_run_facets(state))
-    except Exception:
-        # In a process of its own, where the provider would say this in one line at most.
-        log.exception("describing for OpenLineage what %s read and wrote failed", task_instance)
 
-    sources = [own]
-    if policy.hook_lineage and not (own and (own.inputs or own.outputs)):
-        sources.append(
-            manager.get_hook_lineage(
-                task_instance, TaskInstanceState.FAILED if failed else TaskInstanceState.SUCCESS
-            )
-        )
-    declared = OperatorLineage()
-    manager.extract_inlets_and_outlets(declared, task, task_instance)
-    for source in (*sources, declared):
-        if source is None:
-            continue
-        _add_missing(found.inputs, source.inputs)
-        _add_missing(found.outputs, source.outputs)
-        found.job_facets |= source.job_facets
-        found.run_facets |= source.run_facets
+    def add(what: str, give: Callable[[], Any]) -> Any:
+        # One that fails must not take the others with it. The provider would say it in one line at most.
+        try:
+            source = give()
+        except Exception:
+            log.exception("asking %s what %s read and wrote failed", what, task_instance)
+            return None
+        if source is not None:
+            _add_missing(found.inputs, source.inputs)
+            _add_missing(found.outputs, source.outputs)
+            found.job_facets |= source.job_facets
+            found.run_facets |= source.run_facets
+        return source
+
+    def declared() -> Any:
+        lineage = OperatorLineage()
+        manager.extract_inlets_and_outlets(lineage, task, task_instance)
+        return lineage
+
+    add("the artifact store", lambda: _seen(state, task, source_code=policy.include_source_code))
+    spoken = add("its operator", own) if own is not None else None
+    if policy.hook_lineage and not (spoken and (spoken.inputs or spoken.outputs)):
+        add("hooks", lambda: manager.get_hook_lineage(task_instance, outcome))
+    add("its inlets and outlets", declared)
+    return found
+
+
+def _seen(state: TaskState | None, task: Any, *, source_code: bool) -> Any:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_ml_provider.lineage.openlineage_client import to_client
+
+    found = OperatorLineage(job_facets=_job_facets(task, source_code=source_code))
+    if state is not None:
+        found.run_facets.update(_run_facets(state))
+    for each in _data_sets(state, task):
+        (found.inputs if each.side == "input" else found.outputs).append(to_client(each))
     return found
 
 
@@ -270,27 +283,35 @@ def _data_sets(state: TaskState | None, task: Any) -> list[DataSet]:
         return []
     root = load_settings().artifact_root
     about = _documentation(task)
-    handed = {key: ref for key, ref in state.handed.items() if key not in state.reads}
     refs = state.model_refs
+    reads, writes, reused = (_told(uses) for uses in (state.reads, state.writes, state.reused))
+    handed = [ref for ref in _told(state.handed) if ref.version_id not in state.reads]
     return words.distinct(
         [
-            *(words.artifact_data_set(ref, root, "input") for ref in state.reads.values()),
-            *(words.artifact_data_set(ref, root, "input", loaded=False) for ref in handed.values()),
+            *(words.artifact_data_set(ref, root, "input") for ref in reads),
+            *(words.artifact_data_set(ref, root, "input", loaded=False) for ref in handed),
             *(words.model_data_set(_known(model, refs), "input") for model in state.models_read),
         ]
     ) + words.distinct(
         [
             *(
                 words.artifact_data_set(ref, root, "output", description=_description(ref, about))
-                for ref in state.writes.values()
+                for ref in writes
             ),
-            *(words.artifact_data_set(ref, root, "output", loaded=False) for ref in state.reused.values()),
+            *(words.artifact_data_set(ref, root, "output", loaded=False) for ref in reused),
             *(
                 words.model_data_set(_known(model, refs), "output", description=about)
                 for model in state.models_written
             ),
         ]
     )
+
+
+def _told(uses: dict[str, ArtifactRef]) -> list[ArtifactRef]:
+    """Leave out checkpoints: each run has names of its own for them, and nobody else reads them."""
+    from airflow_ml_provider.tracking.checkpoints import LASTING, PASSING
+
+    return [ref for ref in uses.values() if not ref.name.startswith((PASSING, LASTING))]
 
 
 def _known(model: dict[str, Any], refs: dict[str, Any]) -> dict[str, Any]:
@@ -333,7 +354,7 @@ def _run_facets(state: TaskState) -> dict[str, Any]:
     return to_facets({words.ATTEMPT_FACET: facet})
 
 
-def _job_facets(task: Any, *, source: bool) -> dict[str, Any]:
+def _job_facets(task: Any, *, source_code: bool) -> dict[str, Any]:
     from airflow_ml_provider.lineage.openlineage_client import to_facets
     from airflow_ml_provider.tracking.location import code_location
 
@@ -344,7 +365,7 @@ def _job_facets(task: Any, *, source: bool) -> dict[str, Any]:
     if function is not None:
         try:
             path = inspect.getsourcefile(function) or path
-            if source:
+            if source_code:
                 facets["sourceCode"] = {"language": "python", "sourceCode": inspect.getsource(function)}
         except (OSError, TypeError):
             log.debug("Python does not find the source of %s", function, exc_info=True)

@@ -26,7 +26,7 @@ def code_location(path: str | Path | None) -> dict[str, str] | None:
     if place is None or not place.is_file() or (head := _head(str(place.parent))) is None:
         return None
     root, commit, branch = head
-    web = web_address(_git(root, "remote", "get-url", "origin") or "")
+    web = web_address(_git(root, "config", "--get", "remote.origin.url") or "")
     if web is None or not place.is_relative_to(root):
         return None
     inside = place.relative_to(root).as_posix()

@@ -107,3 +107,19 @@ def test_a_row_of_the_database_is_left_alone(provider, succeed, listener):
     row = SimpleNamespace(task=SimpleNamespace())
     succeed(row)
     assert listener.seen == [None]
+
+
+def test_checkpoints_are_no_data_sets(tmp_path):
+    from airflow_ml_provider.artifacts.store import ArtifactStore
+    from airflow_ml_provider.xcom.state import TaskState
+
+    store = ArtifactStore(f"file://{tmp_path}/root", signing_key=b"k" * 32)
+    state = TaskState("dag", "run", "task")
+    for name in (
+        "features",
+        "checkpoints/dag/task/run/-1/default",
+        "kept-checkpoints/dag/task/run/-1/default",
+    ):
+        state.note_written(store.save({"a": 1}, name))
+    found = openlineage._data_sets(state, RuntimeTaskInstance().task)
+    assert [each.name for each in found] == ["features"]
