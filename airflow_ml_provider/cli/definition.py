@@ -292,7 +292,8 @@ ARG_WHAT = Arg(
     ("what",),
     help="An artifact by its name (the newest version) or as ml-artifact://<name>?version=<id>; a model as "
     "models:/<name>/<version>, models:/<name>@<alias> or models:/m-<id>; an attempt as "
-    "<dag>/<run>/<task>[/<map index>[/<try>]]; or the id of a node as --output json gives it.",
+    "<dag>/<run>/<task>, with /<map index> and /<try> where needed; or the id of a node as --output json "
+    "gives it.",
 )
 ARG_DEPTH = Arg(
     ("--depth",),
@@ -343,7 +344,8 @@ LINEAGE_COMMANDS = (
     ActionCommand(
         name="down",
         help="Show what came from a version, model or evaluation",
-        description="Show what came from a version, a model, an evaluation or an attempt, across DAGs and runs.",
+        description="Show what came from a version, a model, an evaluation or an attempt, across DAGs and "
+        "runs.",
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.lineage.show_downstream"),
         args=_WALK_ARGS,
@@ -351,8 +353,8 @@ LINEAGE_COMMANDS = (
     ActionCommand(
         name="blast",
         help="Show all that came from a bad version, and the commands that make it again",
-        description="Show every model, prediction, evaluation and DAG run into which a bad version flowed, and "
-        "the commands of Airflow that clear or backfill those. With --output plain, the commands alone.",
+        description="Show every model, prediction, evaluation and DAG run into which a bad version flowed, "
+        "and the commands of Airflow that clear or backfill those. With --output plain, the commands alone.",
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.lineage.show_blast"),
         args=(ARG_WHAT, ARG_AS_OF, ARG_CLOCK, ARG_BLAST_NODES, ARG_OUTPUT, ARG_VERBOSE),

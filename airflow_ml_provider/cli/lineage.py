@@ -116,7 +116,9 @@ def _tree(graph: Graph, root: str, *, up: bool) -> Tree:
         for kind, other in around.get(node_id, ()):
             how = f"[dim]{escape(kind)}[/dim] "
             if other in drawn:
-                branch.add(f"{how}{_line(nodes[other])} [dim](see above or beside)[/dim]")
+                branch.add(
+                    f"{how}[bold]{escape(_title(nodes[other]))}[/bold] [dim](it is in here already)[/dim]"
+                )
                 continue
             drawn.add(other)
             pending.append((other, branch.add(how + _line(nodes[other]))))
@@ -147,38 +149,37 @@ def _title(node: Node) -> str:
 
 
 def _facts(node: Node) -> Iterator[str]:
-    if node.kind == VERSION:
-        if node.prediction:
-            yield "prediction"
-        if node.size_bytes is not None:
-            yield _size(node.size_bytes)
-        yield f"data of {_short(node.effective_at)}"
-        yield f"written {_short(node.recorded_at)}"
-        yield f"version {node.version_id}"
-    elif node.kind == TASK:
-        yield f"in {node.run_id}"
-        yield f"try {node.try_number}"
-        if node.outcome:
-            yield node.outcome
-        cached = node.details.get("cached") or {}
-        if cached.get("hit"):
-            yield "reused"
-        if decision := node.details.get("decision"):
-            yield str(decision["verdict"])
-        if node.details.get("error"):
-            yield str(node.details["error"])
-    elif node.kind == MODEL:
-        if node.registered_model_name:
-            yield str(node.model_id or node.uri)
-        if node.effective_at:
-            yield f"data of {_short(node.effective_at)}"
-    elif node.kind in (EVENT, RUN):
-        if node.version:
-            yield f"version {node.version}"
-        if node.effective_at:
-            yield f"data of {_short(node.effective_at)}"
+    tell = {VERSION: _of_version, TASK: _of_attempt, MODEL: _of_model}.get(node.kind, _of_others)
+    yield from (fact for fact in tell(node) if fact)
     for name, value in list(node.metrics.items())[:3]:
         yield f"{name} {_number(value)}"
+
+
+def _of_version(node: Node) -> Iterator[str | None]:
+    yield "prediction" if node.prediction else None
+    yield None if node.size_bytes is None else _size(node.size_bytes)
+    yield f"data of {_short(node.effective_at)}"
+    yield f"written {_short(node.recorded_at)}"
+    yield f"version {node.version_id}"
+
+
+def _of_attempt(node: Node) -> Iterator[str | None]:
+    yield f"in {node.run_id}"
+    yield f"try {node.try_number}"
+    yield node.outcome
+    yield "reused" if (node.details.get("cached") or {}).get("hit") else None
+    yield (node.details.get("decision") or {}).get("verdict")
+    yield node.details.get("error")
+
+
+def _of_model(node: Node) -> Iterator[str | None]:
+    yield node.model_id if node.registered_model_name else None
+    yield f"data of {_short(node.effective_at)}" if node.effective_at else None
+
+
+def _of_others(node: Node) -> Iterator[str | None]:
+    yield f"version {node.version}" if node.version else None
+    yield f"data of {_short(node.effective_at)}" if node.effective_at else None
 
 
 def _row(node: Node) -> dict[str, Any]:
@@ -282,11 +283,13 @@ def _difference(section: str, what: str, before: Any, after: Any) -> dict[str, A
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("blake3:"):
+        return value[:19]
     return f"{value:.6g}" if isinstance(value, float) else cell(value)
 
 
 def _short(when: str | None) -> str:
-    return "" if when is None else when.replace("+00:00", "Z").partition(".")[0]
+    return "" if when is None else f"{when[:19]}Z" if when.endswith("+00:00") else when
 
 
 def _size(number: float) -> str:
