@@ -4,7 +4,7 @@ Who may see what: Airflow's own answer, asked once for each request.
 
 Whatever a task left belongs to its DAG. A list shows what the DAGs that a user may read left, as Airflow's
 own lists do; an address that names a DAG needs the right to read that DAG's XComs. What no DAG made (saved by
-a script, moved by hand) is shown to whoever may read assets, as Airflow shows asset events without a DAG.
+a script, moved by hand) is shown to everybody who is let in, as Airflow shows asset events without a DAG.
 """
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of dependencies.
@@ -38,14 +38,10 @@ class Access:
         found: set[str] = self._manager.get_authorized_dag_ids(user=self.user, method="GET")
         return found
 
-    @functools.cached_property
-    def _sees_assets(self) -> bool:
-        return bool(self._manager.is_authorized_asset(method="GET", user=self.user))
-
     def may_read(self, dag_id: str | None) -> bool:
         """Whether the user may see what a DAG left; None: what no DAG made."""
         if not dag_id:
-            return self._sees_assets
+            return True
         if dag_id not in self._asked:
             self._asked[dag_id] = dag_id in self._readable or self._may_read_deleted(dag_id)
         return self._asked[dag_id]

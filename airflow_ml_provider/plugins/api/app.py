@@ -18,12 +18,12 @@ def make_api() -> Any:
     """Make the app; the API server mounts it."""
     from fastapi import FastAPI
 
-    from airflow_ml_provider.plugins.api import status
+    from airflow_ml_provider.plugins.api import artifacts, dags, lineage, models, status, tasks
     from airflow_ml_provider.plugins.api.answers import Guard, handle_errors
 
     app = FastAPI(title="airflow-ml-provider", docs_url=None, redoc_url=None, openapi_url=None)
     handle_errors(app)
     app.add_middleware(Guard)
-    for module in (status,):
+    for module in (status, lineage, tasks, dags, models, artifacts):
         app.include_router(module.router)
     return app

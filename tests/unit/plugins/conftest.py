@@ -9,22 +9,23 @@ from typing import Any
 
 import pytest
 
-OPEN, SECRET = "open_dag", "secret_dag"
+from tests.unit.plugins.world import OPEN, SECRET
 
 
-@pytest.fixture
-def artifact_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty artifact root for one test."""
+@pytest.fixture(scope="module")
+def artifact_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An artifact root for the tests of one file, which only read."""
     from airflow_ml_provider.settings import load_settings
 
-    root = tmp_path / "artifacts"
-    monkeypatch.setenv("AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT", f"file://{root}")
-    load_settings.cache_clear()
-    yield root
+    root = tmp_path_factory.mktemp("ui") / "artifacts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT", f"file://{root}")
+        load_settings.cache_clear()
+        yield root
     load_settings.cache_clear()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def store(artifact_root: Path) -> Any:
     from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 
@@ -69,16 +70,17 @@ def _narrow_auth_manager() -> type:
     return NarrowAuthManager
 
 
-@pytest.fixture
-def auth_manager(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(scope="module")
+def auth_manager() -> Iterator[Any]:
     from airflow.api_fastapi.app import _AuthManagerState
 
     manager = _narrow_auth_manager()()
-    monkeypatch.setattr(_AuthManagerState, "instance", manager)
-    return manager
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_AuthManagerState, "instance", manager)
+        yield manager
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(known_dags: None, store: Any, auth_manager: Any) -> Callable[..., Any]:
     """Return a function that makes a client of a user: of a role, without one, or of nobody."""
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
@@ -101,3 +103,11 @@ def api(known_dags: None, store: Any, auth_manager: Any) -> Callable[..., Any]:
         return made
 
     return client
+
+
+@pytest.fixture(scope="module")
+def world(store: Any) -> Any:
+    """What two DAGs left in the store."""
+    from tests.unit.plugins.world import World
+
+    return World(store)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lineage explorer, the graphs of the tabs, what changed between models, what a bad version reached."""
+
+# No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundError
+from airflow_ml_provider.lineage.blast import blast_radius
+from airflow_ml_provider.lineage.graph import Graph, Lineage, Node, node_of_version
+from airflow_ml_provider.lineage.queries import Queries
+from airflow_ml_provider.plugins.api import shapes
+from airflow_ml_provider.plugins.api.access import ANY_DAG, ONE_DAG, Access, AccessDep
+from airflow_ml_provider.plugins.api.answers import invalid, not_found
+from airflow_ml_provider.plugins.api.parameters import (
+    DagId,
+    LineageDep,
+    MapIndex,
+    NodeId,
+    QueriesDep,
+    RunId,
+    TaskId,
+    TryNumber,
+)
+from airflow_ml_provider.plugins.api.shapes import Json, node_of_move
+
+router = APIRouter()
+
+Nodes = Annotated[int, Query(ge=1, le=500)]
+Depth = Annotated[int, Query(ge=0, le=50)]
+# Addresses have their limits, and so have the places at which a large answer goes on.
+_MOST_PENDING = 20
+_MOST_FOUND = 50
+_MOST_BLASTED = 2000
+
+
+@router.get("/lineage", dependencies=ANY_DAG)
+def explore(
+    access: AccessDep,
+    lineage: LineageDep,
+    node: NodeId,
+    direction: Annotated[Literal["up", "down", "both"], Query()] = "both",
+    depth: Depth = 2,
+    limit: Nodes = 200,
+    cursor: Annotated[str | None, Query(max_length=8000)] = None,
+) -> Json:
+    """Return what is around a node: its id, or an address such as ``models:/name@champion``."""
+    root = _find(lineage, node)
+    if cursor is None:
+        found = lineage.explore(root, direction=direction, depth=depth, limit=limit)
+        start = found.node(root)
+        # What was never there answers as what may not be seen: neither has an edge to show.
+        if start is None or (start.missing and not found.edges):
+            raise not_found("such node")
+    else:
+        found = _valid(lambda: lineage.explore(pending=_pending(cursor), limit=limit))
+    return graph(found, access, root=root)
+
+
+@router.get("/lineage/search", dependencies=ANY_DAG)
+def search(
+    access: AccessDep,
+    lineage: LineageDep,
+    queries: QueriesDep,
+    q: Annotated[str, Query(min_length=1, max_length=200)],
+) -> Json:
+    """Return artifacts and models whose name contains a text, as places to begin at."""
+    items: list[Json] = []
+    for model in queries.models(q, limit=_MOST_FOUND).items:
+        for alias, move in sorted(model.aliases.items()):
+            if not access.may_read(move.actor.get("dag_id")) or move.version is None:
+                continue
+            items.append(
+                {
+                    "node": node_of_move(move),
+                    "kind": "model",
+                    "label": f"{model.name} version {move.version}",
+                    "detail": alias,
+                    "time": shapes.when(move.effective_at),
+                }
+            )
+    for version in queries.artifacts(q, limit=_MOST_FOUND).items:
+        items.append(
+            {
+                "node": node_of_version(version.name, version.version_id),
+                "kind": "version",
+                "label": version.name,
+                "detail": f"{version.type}, the newest version",
+                "time": shapes.when(version.effective_at),
+            }
+        )
+    if not items:
+        items = _named(lineage, q)
+    return {"items": items[:_MOST_FOUND]}
+
+
+@router.get("/lineage/blast", dependencies=ANY_DAG)
+def blast(access: AccessDep, lineage: LineageDep, queries: QueriesDep, node: NodeId) -> Json:
+    """Return what came from a version or a model, and the commands that make exactly that again."""
+    root = _find(lineage, node)
+    start = lineage.explore(root, depth=1, limit=2)
+    first = start.node(root)
+    if first is None or (first.missing and not start.edges):
+        raise not_found("such node")
+    found = blast_radius(lineage, root, limit=_MOST_BLASTED)
+    told: Json = shapes.plain(found.to_json())
+    for name in ("versions", "predictions", "models", "evaluations", "tasks"):
+        told[name] = [_node(each, access) for each in getattr(found, name)]
+    told["origin"] = None if found.origin is None else _node(found.origin, access)
+    told["node"] = _node(found.root, access)
+    told["aliases"] = [each for each in told["aliases"] if _shows_alias(each, queries, access)]
+    told["hidden"] += len(found.aliases) - len(told["aliases"])
+    return told
+
+
+@router.get("/dags/{dag_id}/runs/{run_id}/graph", dependencies=ONE_DAG)
+def run_graph(
+    dag_id: DagId, run_id: RunId, access: AccessDep, lineage: LineageDep, limit: Nodes = 300
+) -> Json:
+    """Return the graph of a run: its task instances and what they touched."""
+    return graph(lineage.run(dag_id, run_id, limit=limit), access)
+
+
+@router.get("/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/graph", dependencies=ONE_DAG)
+def task_graph(
+    dag_id: DagId,
+    run_id: RunId,
+    task_id: TaskId,
+    access: AccessDep,
+    lineage: LineageDep,
+    map_index: MapIndex = -1,
+    try_number: TryNumber = None,
+    depth: Depth = 1,
+    limit: Nodes = 60,
+) -> Json:
+    """Return what is around an attempt; an empty graph for a task that left no record."""
+    place = f"{dag_id}/{run_id}/{task_id}/{map_index}"
+    try:
+        root = lineage.find(place if try_number is None else f"{place}/{try_number}")
+    except ArtifactNotFoundError:
+        return graph(Graph(None, "both", (), ()), access)
+    return graph(lineage.explore(root, depth=depth, limit=limit), access)
+
+
+def graph(found: Graph, access: Access, *, root: str | None = None) -> Json:
+    """Give a graph as the pages draw it."""
+    return {
+        "root": root or found.root,
+        "nodes": [_node(each, access) for each in found.nodes],
+        "edges": [each.to_json() for each in found.edges],
+        "hidden": found.hidden,
+        "truncated": found.truncated,
+        "next": _cursor(found.continuation) if found.truncated else None,
+    }
+
+
+def _node(found: Node, access: Access) -> Json:
+    ids = shapes.task(found)
+    details: Json = shapes.plain(found.details)
+    cached = details.get("cached")
+    if isinstance(cached, dict) and not access.may_read((cached.get("reused_from") or {}).get("dag_id")):
+        cached["reused_from"] = None
+    return {
+        "id": found.id,
+        "kind": found.kind,
+        "label": found.label,
+        "detail": _detail(found),
+        "time": shapes.when(found.effective_at) or shapes.when(found.recorded_at),
+        "recorded_at": shapes.when(found.recorded_at),
+        "effective_at": shapes.when(found.effective_at),
+        "started_at": shapes.when(found.started_at),
+        "state": found.outcome,
+        "missing": found.missing,
+        "dag_id": found.dag_id,
+        "run_id": found.run_id,
+        # Of a task itself; of other things, who made them.
+        "task": ids,
+        "version": {"name": found.name, "version_id": found.version_id} if found.version_id else None,
+        "type": found.type,
+        "size_bytes": found.size_bytes,
+        "prediction": found.prediction,
+        "model": {
+            "registered_model_name": found.registered_model_name,
+            "version": found.version,
+            "model_id": found.model_id,
+            "model_uri": found.uri,
+        }
+        if found.kind == "model"
+        else None,
+        "uri": found.uri,
+        "mlflow_run_id": found.mlflow_run_id,
+        "metrics": shapes.numbers(found.metrics),
+        "more": {"up": found.more_up, "down": found.more_down},
+        "details": details,
+    }
+
+
+def _detail(found: Node) -> str:
+    """Say in a few words what a node is."""
+    if found.missing:
+        return found.missing
+    if found.kind == "version":
+        size = "" if found.size_bytes is None else f", {found.size_bytes:,} bytes"
+        return f"{found.type or 'artifact'}{size}"
+    if found.kind == "task":
+        return f"{found.dag_id}, {found.outcome}"
+    return found.kind
+
+
+def _shows_alias(found: Json, queries: Queries, access: Access) -> bool:
+    move = queries.model(found["registered_model_name"]).aliases.get(found["alias"])
+    return move is not None and access.may_read(move.actor.get("dag_id"))
+
+
+def _find(lineage: Lineage, what: str) -> str:
+    try:
+        return lineage.find(what)
+    except (ArtifactNotFoundError, ModelNotFoundError) as exc:
+        raise not_found("such node") from exc
+    except ValueError as exc:
+        raise invalid(f"node: {exc}") from exc
+
+
+def _named(lineage: Lineage, text: str) -> list[Json]:
+    """Find what a text names exactly: a version's address, a run and task, an MLflow run."""
+    try:
+        root = lineage.find(text)
+        found = lineage.explore(root, depth=0).node(root)
+    except (ArtifactNotFoundError, ModelNotFoundError, ValueError):
+        return []
+    if found is None or (found.missing and found.dag_id is None):
+        return []
+    return [
+        {
+            "node": found.id,
+            "kind": found.kind,
+            "label": found.label,
+            "detail": _detail(found),
+            "time": shapes.when(found.effective_at) or shapes.when(found.recorded_at),
+        }
+    ]
+
+
+def _cursor(continuation: tuple[Json, ...]) -> str | None:
+    text = base64.urlsafe_b64encode(json.dumps(continuation[:_MOST_PENDING]).encode()).decode()
+    return text if len(text) <= 8000 else None
+
+
+def _pending(cursor: str) -> list[dict[str, Any]]:
+    try:
+        pending = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return [
+            {
+                "node": str(item["node"]),
+                "direction": {"up": "up", "down": "down"}[item["direction"]],
+                "depth": None if item["depth"] is None else min(int(item["depth"]), 50),
+                "after": None if item["after"] is None else str(item["after"]),
+            }
+            for item in pending
+        ][:_MOST_PENDING]
+    except (binascii.Error, UnicodeError, ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise invalid("cursor: it is not what a page gave") from exc
+
+
+def _valid(ask: Any) -> Graph:
+    try:
+        found: Graph = ask()
+    except ValueError as exc:
+        if isinstance(exc, ArtifactNotFoundError):
+            raise
+        raise invalid(exc) from exc
+    return found

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The models of the navigation page.
+
+A model is shown to whoever may read one of the DAGs that registered it or moved its aliases; what the other
+ones did to it is left out and counted.
+"""
+
+# No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
+
+import heapq
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from airflow_ml_provider.artifacts.objects import at_once
+from airflow_ml_provider.artifacts.store import ArtifactStore
+from airflow_ml_provider.exceptions import ArtifactNotFoundError
+from airflow_ml_provider.lineage.answers import Model, RegisteredVersion
+from airflow_ml_provider.lineage.queries import Queries
+from airflow_ml_provider.lineage.records import TaskRecord, makers_of_model
+from airflow_ml_provider.plugins.api import shapes
+from airflow_ml_provider.plugins.api.access import ANY_DAG, Access, AccessDep
+from airflow_ml_provider.plugins.api.answers import not_found
+from airflow_ml_provider.plugins.api.hints import hints_for
+from airflow_ml_provider.plugins.api.parameters import (
+    Alias,
+    Cursor,
+    Limit,
+    ModelName,
+    NameCursor,
+    QueriesDep,
+    Search,
+    StoreDep,
+)
+from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
+
+router = APIRouter(prefix="/models", dependencies=ANY_DAG)
+
+_ATTEMPT = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+
+
+@router.get("")
+def models(
+    access: AccessDep,
+    queries: QueriesDep,
+    store: StoreDep,
+    search: Search = "",
+    limit: Limit = 50,
+    cursor: NameCursor = None,
+) -> Json:
+    """Return registered models by name."""
+    items: list[Json] = []
+    while len(items) < limit:
+        page = queries.models(search, limit=limit - len(items), cursor=cursor)
+        shown = at_once(lambda each: _summary(each, queries, store, access), page.items)
+        items.extend(each for each in shown if each is not None)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return {"items": items, "next": cursor}
+
+
+@router.get("/{name}")
+def model(name: ModelName, access: AccessDep, queries: QueriesDep, store: StoreDep) -> Json:
+    """Return a model, and what one could do about it."""
+    found = queries.model(name)
+    shown = _summary(found, queries, store, access)
+    if shown is None:
+        raise not_found("model of this name")
+    return {**shown, "hints": hints_for(found, access)}
+
+
+@router.get("/{name}/versions")
+def versions(
+    name: ModelName,
+    access: AccessDep,
+    queries: QueriesDep,
+    store: StoreDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Json:
+    """Return the versions of a model, the latest first."""
+    found = queries.model(name)
+    if _summary(found, queries, store, access) is None:
+        raise not_found("model of this name")
+    page = queries.model_versions(name, limit=limit, cursor=cursor)
+    aliases = _visible_aliases(found, access)
+    pointing: dict[str, list[str]] = {}
+    for alias, move in aliases.items():
+        pointing.setdefault(str(move.version), []).append(alias)
+    shown = at_once(lambda each: _version(each, pointing, queries, store, access), page.items)
+    return {
+        "items": [each for each in shown if each is not None],
+        "hidden": sum(each is None for each in shown),
+        "next": page.cursor,
+    }
+
+
+@router.get("/{name}/timeline")
+def timeline(
+    name: ModelName,
+    access: AccessDep,
+    queries: QueriesDep,
+    store: StoreDep,
+    alias: Alias = None,
+    clock: Annotated[Literal["data", "wall"], Query()] = "data",
+    limit: Limit = 50,
+) -> Json:
+    """Return the moves of a model's aliases and the decisions that moved nothing, the latest first."""
+    aliases = sorted(_visible_aliases(queries.model(name), access))
+    if not aliases:
+        raise not_found("model of this name")
+    made = Shapes.of(access.may_read)
+    hidden = 0
+    lists: list[list[Json]] = []
+    for each in [alias] if alias is not None else aliases:
+        moves = queries.moves(name, each, clock=clock, limit=limit).items
+        shown = [move for move in moves if access.may_read(move.actor.get("dag_id"))]
+        hidden += len(moves) - len(shown)
+        lists.append([made.move(move) for move in shown])
+        verdicts = queries.verdicts(name, each, limit=limit).items
+        # What moved an alias is in the ledger already.
+        lists.append([made.verdict(verdict) for verdict in verdicts if not verdict.further.get("moved")])
+
+    def latest(entry: Json) -> tuple[str, str]:
+        times = (entry["effective_at"] or "", entry["recorded_at"] or "")
+        return times if clock == "data" else (times[1], times[0])
+
+    ordered = heapq.nlargest(limit, (entry for entries in lists for entry in entries), key=latest)
+    return {"items": ordered, "aliases": aliases, "hidden": hidden, "next": None}
+
+
+def _visible_aliases(found: Model, access: Access) -> dict[str, Any]:
+    return {alias: move for alias, move in found.aliases.items() if access.may_read(move.actor.get("dag_id"))}
+
+
+def _summary(found: Model, queries: Queries, store: ArtifactStore, access: Access) -> Json | None:
+    """Describe a model; None if the user may see nothing of it."""
+    aliases = _visible_aliases(found, access)
+    latest = next(iter(queries.model_versions(found.name, limit=1).items), None)
+    if not aliases and (latest is None or not _visible_makers(latest, store, access)):
+        return None
+    pages = Shapes.of(access.may_read).pages
+    moves = [aliases[alias] for alias in sorted(aliases)]
+    dags = {move.actor["dag_id"] for move in moves if move.actor.get("dag_id")}
+    return {
+        "name": found.name,
+        "aliases": [
+            {
+                "alias": move.alias,
+                "version": move.version,
+                "since": when(move.effective_at),
+                "recorded_at": when(move.recorded_at),
+                "kind": move.kind,
+                "metrics": shapes.numbers(move.metrics),
+            }
+            for move in moves
+        ],
+        "hidden": len(found.aliases) - len(aliases),
+        "latest_version": None if latest is None else latest.version,
+        "last_change": when(max((move.recorded_at for move in moves), default=None)),
+        "dags": sorted(dags),
+        "mlflow_model_url": pages.model(found.name),
+    }
+
+
+def _visible_makers(found: RegisteredVersion, store: ArtifactStore, access: Access) -> list[Json]:
+    """Who trained, registered or promoted a version, as far as the user may see them."""
+    edges = makers_of_model(store.objects, found.model_key)
+    return [edge for edge in edges if access.may_read(edge.get("dag_id"))]
+
+
+def _version(
+    found: RegisteredVersion,
+    pointing: dict[str, list[str]],
+    queries: Queries,
+    store: ArtifactStore,
+    access: Access,
+) -> Json | None:
+    """Describe a version; None if the user may see none of the attempts that made it."""
+    makers = _visible_makers(found, store, access)
+    if not makers:
+        return None
+    made = Shapes.of(access.may_read)
+    trained = _attempt_of(makers, ("trained",), queries)
+    registered = _attempt_of(makers, ("registered", "promoted"), queries)
+    described = {
+        "model_uri": f"models:/{found.registered_model_name}/{found.version}",
+        "registered_model_name": found.registered_model_name,
+        "version": found.version,
+        "model_id": found.model_id,
+        "mlflow_run_id": found.mlflow_run_id,
+        "experiment_id": None if trained is None else trained.experiment_id,
+    }
+    source = trained or registered
+    return {
+        **made.model(described, None if source is None else source.metrics),
+        "params": {} if trained is None else shapes.plain(trained.params),
+        "aliases": sorted(pointing.get(str(found.version), ())),
+        "recorded_at": None if source is None else when(source.recorded_at),
+        "effective_at": None if source is None else when(source.effective_at),
+        "trained_by": shapes.task(trained),
+        "registered_by": shapes.task(registered),
+        "decision": None if registered is None else made.decision(registered.promotion, registered),
+        "code": {} if trained is None else shapes.plain(trained.code),
+    }
+
+
+def _attempt_of(makers: list[Json], roles: tuple[str, ...], queries: Queries) -> TaskRecord | None:
+    """Return the record of the last attempt that played one of these parts; None if there is none."""
+    edges = [edge for edge in makers if edge.get("role") in roles]
+    if not edges:
+        return None
+    last = max(edges, key=lambda edge: str(edge.get("recorded_at")))
+    try:
+        return queries.attempt(*(last[name] for name in _ATTEMPT))
+    except ArtifactNotFoundError:
+        return None  # the edge is there and the record is not: it was cleaned up by hand

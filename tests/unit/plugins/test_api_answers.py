@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages get."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.unit.plugins.world import MODEL, OPEN, RUNS, START, run_id
+
+RUN = f"dags/{OPEN}/runs/{quote(run_id(2))}"
+
+
+@pytest.fixture(scope="module")
+def get(api: Any, world: Any) -> Any:
+    client = api("viewer")
+
+    def ask(path: str) -> Any:
+        answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    return ask
+
+
+def test_a_task_instance_shows_what_it_read_and_wrote(get: Any) -> None:
+    found = get(f"{RUN}/tasks/make_features")
+
+    assert found["tries"] == [1]
+    record = found["record"]
+    [written] = record["writes"]
+    assert written["name"] == "features"
+    assert written["preview"] == {"rows": 10, "password": "***"}
+    assert written["producer"]["task_id"] == "make_features"
+    assert record["cache"] == {"hit": False, "key": "k", "why": "the first time", "reused_from": None}
+    assert record["code"]["git.commit"] == "c2"
+    assert datetime.fromisoformat(record["effective_at"]) == START + timedelta(days=2)
+    assert record["effective_at"].endswith("+00:00")
+
+
+def test_a_training_shows_parameters_metrics_and_its_model(get: Any) -> None:
+    record = get(f"{RUN}/tasks/fit")["record"]
+
+    assert record["params"] == {"max_depth": 5}
+    assert record["metrics"] == {"train_auc": 0.75}
+    assert {model["role"] for model in record["models_written"]} == {"trained"}
+    assert record["mlflow"] == {"run_id": "run-late-3", "experiment_id": "1", "run_url": None}
+    assert [each["name"] for each in record["reads"]] == ["features"]
+
+
+def test_an_evaluation_and_a_decision_are_told(get: Any) -> None:
+    evaluation = get(f"{RUN}/tasks/evaluate")["record"]["evaluation"]
+    assert evaluation["version"] == "3"
+    assert evaluation["metrics"] == {"log_loss": "NaN", "roc_auc": 0.72}
+
+    decision = get(f"dags/{OPEN}/runs/{quote(run_id(1))}/tasks/promote")["record"]["decision"]
+    assert decision["kind"] == "rejected"
+    assert decision["reasons"] == ["roc_auc does not exceed the baseline's"]
+    assert decision["gates"] == [{"metric": "roc_auc", "passed": False}]
+
+
+def test_a_task_without_a_record_is_an_empty_answer(get: Any) -> None:
+    assert get(f"{RUN}/tasks/nothing") == {
+        "task": {
+            "dag_id": OPEN,
+            "run_id": run_id(2),
+            "task_id": "nothing",
+            "map_index": -1,
+            "try_number": None,
+        },
+        "tries": [],
+        "record": None,
+    }
+    assert get(f"{RUN}/tasks/nothing/graph")["nodes"] == []
+    assert get(f"{RUN}/tasks/nothing/metrics")["state"] == "no_run"
+
+
+def test_a_version_that_is_gone_is_shown_as_gone(api: Any, store: Any, world: Any) -> None:
+    from airflow_ml_provider.artifacts import keys
+
+    ref = world.save(OPEN, 7, "fleeting", {"a": 1})
+    world.record(OPEN, 7, "reads_it", reads=[ref])
+    store.objects.delete([keys.version_key("fleeting", ref.version_id)])
+
+    place = f"dags/{OPEN}/runs/{quote(run_id(7))}/tasks/reads_it"
+    [read] = api().get(place).json()["record"]["reads"]
+    assert read["gone"] is True
+    assert "preview" not in read
+    nodes = api().get(f"{place}/graph").json()["nodes"]
+    assert [node["label"] for node in nodes if node["missing"]] == ["fleeting"]
+
+
+def test_a_run_lists_its_tasks_and_the_run_before(get: Any) -> None:
+    found = get(RUN)
+
+    assert [each["task"]["task_id"] for each in found["tasks"]] == [
+        "evaluate",
+        "fit",
+        "make_features",
+        "promote",
+        "register",
+    ]
+    assert found["run"]["run_id"] == run_id(2)
+    assert found["run"]["in_airflow"] is False
+    assert found["previous"]["run_id"] == run_id(1)
+    assert get(f"dags/{OPEN}/runs/{quote(run_id(0))}")["previous"] is None
+    kinds = {node["kind"] for node in get(f"{RUN}/graph")["nodes"]}
+    assert {"task", "version", "model", "evaluation"} <= kinds
+
+
+def test_a_run_that_left_nothing_is_an_empty_answer(get: Any) -> None:
+    assert get(f"dags/{OPEN}/runs/never")["tasks"] == []
+
+
+def test_runs_are_compared_by_content(get: Any) -> None:
+    found = get(f"{RUN}/comparison")
+    tasks = {each["task_id"]: each for each in found["tasks"]}
+
+    assert found["with"]["run_id"] == run_id(1)
+    # The same rows were written again: another version, no change.
+    assert {each["what"] for each in tasks["make_features"]["changes"]} == {"code", "environment"}
+    params = [each for each in tasks["fit"]["changes"] if each["what"] == "param"]
+    assert params == [{"what": "param", "name": "max_depth", "before": 4, "after": 5}]
+    [metric] = [each for each in found["metrics"] if each["name"] == "train_auc"]
+    assert metric["delta"] == 0.125
+
+    earlier = get(f"dags/{OPEN}/runs/{quote(run_id(1))}/comparison")
+    changed = {each["task_id"]: each["changes"] for each in earlier["tasks"]}
+    [read] = [each for each in changed["fit"] if each["what"] == "read"]
+    assert [version["name"] for version in read["before"]] == ["features"]
+    assert read["before"][0]["node"] != read["after"][0]["node"]
+    assert get(f"dags/{OPEN}/runs/{quote(run_id(0))}/comparison")["with"] is None
+
+
+def test_metrics_come_by_run_in_whole_pages(get: Any) -> None:
+    everything = get(f"dags/{OPEN}/metrics")
+    assert [item["run"]["run_id"] for item in everything["items"][-RUNS:]] == [
+        run_id(number) for number in reversed(range(RUNS))
+    ]
+    assert everything["names"] == ["log_loss", "roc_auc", "train_auc"]
+    assert everything["next"] is None
+
+    seen, cursor = [], ""
+    while True:
+        page = get(f"dags/{OPEN}/metrics?limit=1{cursor}")
+        seen.extend(page["items"])
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={quote(page['next'])}"
+    assert seen == everything["items"]
+
+
+def test_evaluations_come_with_the_moves_of_champions(get: Any) -> None:
+    found = get(f"dags/{OPEN}/evaluations")
+
+    assert [each["version"] for each in found["items"]] == ["3", "2", "1"]
+    champion = next(each for each in found["champions"] if each["alias"] == "champion")
+    assert [move["version"] for move in champion["moves"]] == ["1", "3"]
+
+
+def test_runs_are_rows_of_parameters_and_metrics(get: Any) -> None:
+    found = get(f"runs?dag_id={OPEN}&limit=1")
+
+    assert found["items"][0]["params"] == {"fit.max_depth": 5}
+    assert found["items"][0]["metrics"]["evaluate.log_loss"] == "NaN"
+    assert found["items"][0]["decision"] == "promoted"
+    assert found["metric_names"] == ["evaluate.log_loss", "evaluate.roc_auc", "fit.train_auc"]
+    assert found["next"]
+    assert OPEN in [each["dag_id"] for each in get("dags")["items"]]
+
+
+def test_a_model_tells_where_its_aliases_point(get: Any) -> None:
+    found = get(f"models/{MODEL}")
+
+    champion = next(each for each in found["aliases"] if each["alias"] == "champion")
+    assert (champion["version"], champion["kind"]) == ("3", "promotion")
+    assert found["latest_version"] == "3"
+    assert found["dags"] == [OPEN, "secret_dag"]
+    assert "version 2" in next(each["text"] for each in found["hints"] if each["kind"] == "rollback")
+    assert [each["name"] for each in get("models?search=LAT")["items"]] == [MODEL]
+
+
+def test_the_versions_of_a_model_tell_how_they_were_made(get: Any) -> None:
+    versions = get(f"models/{MODEL}/versions")["items"]
+
+    assert [each["version"] for each in versions] == ["3", "2", "1"]
+    assert versions[0]["aliases"] == ["champion"]
+    assert versions[0]["params"] == {"max_depth": 5}
+    assert versions[0]["metrics"] == {"train_auc": 0.75}
+    assert versions[0]["trained_by"]["task_id"] == "fit"
+
+
+def test_the_timeline_holds_rejections_too(get: Any) -> None:
+    found = get(f"models/{MODEL}/timeline?alias=champion")["items"]
+
+    assert [(each["kind"], each["moved"]) for each in found] == [
+        ("promotion", True),
+        ("rejected", False),
+        ("promotion", True),
+    ]
+    assert found[1]["reasons"] == ["roc_auc does not exceed the baseline's"]
+    assert len(get(f"models/{MODEL}/timeline?alias=champion&limit=1")["items"]) == 1
+
+
+def test_artifacts_are_found_by_a_part_of_their_name(get: Any, world: Any) -> None:
+    found = get("artifacts?search=FEAT")["items"]
+
+    assert [each["name"] for each in found] == ["features"]
+    assert found[0]["latest"]["version_id"] == world.versions["features", 2].version_id
+    first = get("artifacts/versions?name=features&limit=2")
+    assert len(first["items"]) == 2
+    rest = get(f"artifacts/versions?name=features&limit=2&cursor={quote(first['next'])}")
+    assert len(rest["items"]) == 1
+    assert rest["next"] is None
+
+
+def test_a_version_tells_its_readers_and_what_it_takes(get: Any, world: Any) -> None:
+    ref = world.versions["features", 1]
+    found = get(f"artifacts/version?name=features&version_id={ref.version_id}")
+
+    assert found["version"]["preview"] == {"rows": 10, "password": "***"}
+    assert sorted(each["task"]["task_id"] for each in found["readers"]) == ["evaluate", "fit"]
+    growth = get("artifacts/growth?name=features")
+    assert growth["complete"] is True
+    assert [point["new_bytes"] > 0 for point in growth["points"]] == [True, True, False]
+    assert growth["bytes_shared"] == growth["points"][-1]["size_bytes"]
+
+
+def test_lineage_leads_from_the_champion_to_its_data(get: Any, world: Any) -> None:
+    found = get(f"lineage?node=models:/{MODEL}@champion&direction=up&depth=3")
+
+    labels = {node["label"] for node in found["nodes"]}
+    assert {"late version 3", "fit", "features", "make_features"} <= labels
+    assert found["root"] == "model:m-late-3"
+    short = get(f"lineage?node={quote(found['root'])}&direction=both&depth=9&limit=2")
+    assert short["truncated"] is True
+    more = get(f"lineage?node={quote(found['root'])}&cursor={quote(short['next'])}")
+    assert more["nodes"]
+
+
+def test_search_finds_places_to_begin_at(get: Any, world: Any) -> None:
+    assert [each["label"] for each in get("lineage/search?q=late")["items"]] == [
+        "late version 3",
+        "late version 9",
+    ]
+    [found] = get("lineage/search?q=features")["items"]
+    assert get(f"lineage?node={quote(found['node'])}")["root"] == found["node"]
+    assert get("lineage/search?q=nothing like it")["items"] == []
+    named = get(f"lineage/search?q={quote(f'{OPEN}/{run_id(0)}/fit')}")["items"]
+    assert [each["kind"] for each in named] == ["task"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "artifacts/version?name=../../etc/passwd%00",
+        "artifacts/version?name=features&version_id=../../records/x",
+        "artifacts/version?name=",
+        "artifacts/version",
+        "artifacts?limit=0",
+        "artifacts?limit=201",
+        "artifacts?cursor=%00",
+        "artifacts/versions?name=features&cursor=..%5C..",
+        f"dags/{OPEN}%00/metrics",
+        f"dags/{'x' * 251}/metrics",
+        f"dags/{OPEN}/metrics?cursor=%7B",
+        f"{RUN}/tasks/fit?map_index=-2",
+        f"{RUN}/tasks/fit?try_number=x",
+        "models/late@champion",
+        "models/late/timeline?clock=sun",
+        "models/late/timeline?alias=v3",
+        "lineage?node=version:features",
+        "lineage?node=task:x",
+        "lineage?node=model:m-late-1&depth=-1",
+        "lineage?node=model:m-late-1&cursor=nonsense",
+        "lineage?node=model:m-late-1&cursor=W10=",
+        "lineage?node=model:m-late-1&direction=sideways",
+    ],
+)
+def test_what_no_page_asks_is_refused_by_name(api: Any, world: Any, path: str) -> None:
+    answer = api().get(path)
+
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["code"] == "invalid"
+
+
+def test_a_name_that_looks_like_a_path_stays_a_name(api: Any, world: Any, artifact_root: Any) -> None:
+    (artifact_root.parent / "outside.json").write_text("{}")
+
+    for name in ("../outside", "..", "../../versions/features", "features/../features"):
+        answer = api().get(f"artifacts/versions?name={quote(name, safe='')}")
+        assert answer.status_code == 404, name
+    assert api().get(f"dags/{OPEN}/runs/{quote('..')}/tasks/{quote('..')}").status_code in (200, 404)
+
+
+def test_a_store_that_does_not_answer_is_told(api: Any, world: Any, mocker: Any) -> None:
+    from airflow_ml_provider.exceptions import StoreError
+
+    mocker.patch.object(type(world.store.objects), "children", side_effect=StoreError("s3://key:secret@host"))
+    answer = api().get("artifacts")
+
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "store_unavailable"
+    assert "s3://" not in answer.text
+
+
+def test_no_answer_loads_a_library_of_values(world: Any, artifact_root: Any, airflow_home: Any) -> None:
+    """In a process of its own, as this one has loaded them all."""
+    from tests.unit.plugins import test_api_visibility
+
+    code = f"""
+import sys
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from airflow.api_fastapi.app import create_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow_ml_provider.plugins.ml_plugin import MLPlugin
+app = FastAPI()
+for entry in MLPlugin.fastapi_apps:
+    app.mount(entry["url_prefix"], entry["app"])
+token = create_auth_manager().generate_jwt(SimpleAuthManagerUser(username="v", role="VIEWER"))
+client = TestClient(app, base_url="http://testserver/ml-provider/api/v1/")
+client.headers["Authorization"] = f"Bearer {{token}}"
+before = set(sys.modules)
+for path in {test_api_visibility.EVERYTHING!r}:
+    answer = client.get(path)
+    assert answer.status_code == 200, (path, answer.text)
+loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+heavy = {{"numpy", "pandas", "pyarrow", "polars", "sklearn", "skops", "mlflow", "torch", "scipy", "PIL"}}
+print("loaded", sorted(loaded & heavy))
+print("codecs", sorted(name for name in sys.modules if ".artifacts.codecs." in name))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300
+    )
+
+    lines = done.stdout.splitlines()
+    assert "loaded []" in lines
+    assert "codecs ['airflow_ml_provider.artifacts.codecs.registry']" in lines
