@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_ml_provider.operators.drift import DetectDriftOperator
     from airflow_ml_provider.operators.evaluate import EvaluateModelOperator
+    from airflow_ml_provider.operators.freshness import CheckModelFreshnessOperator
     from airflow_ml_provider.operators.predict import BatchPredictOperator
     from airflow_ml_provider.operators.promote import PromoteModelOperator
     from airflow_ml_provider.operators.register import RegisterModelOperator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchPredictOperator",
+    "CheckModelFreshnessOperator",
     "DetectDriftOperator",
     "EvaluateModelOperator",
     "PromoteModelOperator",
@@ -27,6 +29,7 @@ __all__ = [
 
 _HOMES = {
     "BatchPredictOperator": "predict",
+    "CheckModelFreshnessOperator": "freshness",
     "DetectDriftOperator": "drift",
     "EvaluateModelOperator": "evaluate",
     "PromoteModelOperator": "promote",

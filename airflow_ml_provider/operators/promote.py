@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -14,17 +14,27 @@ from airflow.sdk import BaseOperator
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
 from airflow_ml_provider.exceptions import StaleEvaluationError
 from airflow_ml_provider.operators.alias import MovesAlias, actor_of
+from airflow_ml_provider.operators.approval import AsksForApproval, OutdatedApprovalError
 from airflow_ml_provider.operators.base import coerce_model, dated, ledger, note_model, note_promotion
 from airflow_ml_provider.operators.register import actor_tags, check_name_or_template
 from airflow_ml_provider.operators.train import finite
-from airflow_ml_provider.tracking.gates import MetricGate, decide
+from airflow_ml_provider.tracking.approval import (
+    Answer,
+    Approval,
+    OnTimeout,
+    Question,
+    question_about,
+    reasons_to_ask,
+)
+from airflow_ml_provider.tracking.gates import GateResult, MetricGate, decide
 from airflow_ml_provider.tracking.ledger import AliasMove
 from airflow_ml_provider.tracking.moves import Standing, make_move, where
-from airflow_ml_provider.tracking.registry import alias_version, register_version
+from airflow_ml_provider.tracking.registry import alias_version, register_version, registered_version
 from airflow_ml_provider.xcom.context import effective_at_of, identity_of, run_type_of
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseNotifier, Context
+    from airflow.sdk.execution_time.hitl import HITLUser
 
     from airflow_ml_provider.tracking.models import ModelRef
 
@@ -42,7 +52,7 @@ def previous_version_tag(alias: str) -> str:
     return f"airflow.previous_version.{alias}"
 
 
-class PromoteModelOperator(MovesAlias, BaseOperator):
+class PromoteModelOperator(AsksForApproval, MovesAlias, BaseOperator):
     """
     Register a model and point an alias at it, if it passes the gates.
 
@@ -57,6 +67,12 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
 
     In a backfill run the alias stays where it is, unless ``move_in_backfill``.
 
+    With ``approval`` a person decides after the gates: the task waits, on no worker and in no triggerer,
+    until somebody approves or rejects on Airflow's page of required actions or by its REST API. Who, when
+    and why stands on the model version, in the ledger and in the result. A person's rejection is recorded as
+    a gate's is. If the alias or the comparison changed meanwhile, an approval moves nothing and the task
+    fails with :class:`StaleApprovalError`.
+
     .. versionadded:: 0.1.0
 
     :param model: What ``@task.train`` returned, or a model URI. (templated)
@@ -67,6 +83,14 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
     :param gates: Conditions on the metrics; all must pass.
     :param bootstrap: Let gates that compare with a baseline pass where there is none yet.
     :param move_in_backfill: Move the alias in backfill runs too.
+    :param approval: ``"always"``: a person approves every move. ``"on_regression"``: those where the
+        challenger passed its gates and yet is worse than the champion by more than noise, on some metric or
+        slice, or was not compared with it. ``"never"``: gates alone decide.
+    :param approvers: Who may answer: ids of Airflow users, or ``{"id": ..., "name": ...}``. By default
+        whoever may answer required actions of the DAG.
+    :param approval_timeout: How long to wait for an answer; by default for ever.
+    :param on_approval_timeout: What no answer means then: ``"reject"``, ``"approve"`` or ``"fail"``.
+    :param approval_notifiers: Airflow notifiers to call when a person is asked.
     :param mlflow_conn_id: Connection of the tracking server; by default ``[ml_provider] mlflow_conn_id``.
     """
 
@@ -83,6 +107,11 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         gates: Sequence[MetricGate] = (),
         bootstrap: bool = False,
         move_in_backfill: bool = False,
+        approval: Approval = "never",
+        approvers: Sequence[str | HITLUser] | str | HITLUser = (),
+        approval_timeout: timedelta | None = None,
+        on_approval_timeout: OnTimeout = "reject",
+        approval_notifiers: Sequence[BaseNotifier] | BaseNotifier = (),
         mlflow_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -101,6 +130,15 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         for option, value in (("bootstrap", bootstrap), ("move_in_backfill", move_in_backfill)):
             if not isinstance(value, bool):
                 raise TypeError(f"{option} must be True or False, got {value!r}")
+        self.take_approval_options(
+            approval=approval,
+            approvers=approvers,
+            approval_timeout=approval_timeout,
+            on_approval_timeout=on_approval_timeout,
+            approval_notifiers=approval_notifiers,
+        )
+        if approval == "on_regression" and evaluation is None:
+            raise ValueError("approval='on_regression' needs the evaluation=... that shows regressions")
         self.model = model
         self.registered_model_name = registered_model_name
         self.evaluation = evaluation
@@ -112,6 +150,17 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         self.check_outlets()
 
     def execute(self, context: Context) -> dict[str, Any]:
+        return self._decide(context)
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], asked: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Go on with what a person answered."""
+        return self._decide(context, (self.hear(context, event, asked), asked))
+
+    def _decide(
+        self, context: Context, heard: tuple[Answer, Mapping[str, Any]] | None = None
+    ) -> dict[str, Any]:
         check_registered_model_name(self.registered_model_name)
         check_alias(self.alias)
         client = self.hook.client
@@ -142,6 +191,7 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
             "mlflow_run_id": ref.mlflow_run_id,
             "metrics": metrics,
             "effective_at": effective_at_of(context).isoformat(),
+            "approval": None,
         }
         if not decision.promoted:
             return self._withhold(context, ref, result, "rejected")
@@ -151,10 +201,16 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
                 "move_in_backfill=True would move it"
             )
             return self._withhold(context, ref, result, "withheld")
-        return self._promote(context, ref, evaluation, result)
+        return self._promote(context, ref, evaluation, result, decision.results, heard)
 
     def _promote(
-        self, context: Context, ref: ModelRef, evaluation: Mapping[str, Any] | None, result: dict[str, Any]
+        self,
+        context: Context,
+        ref: ModelRef,
+        evaluation: Mapping[str, Any] | None,
+        result: dict[str, Any],
+        gates: Sequence[GateResult],
+        heard: tuple[Answer, Mapping[str, Any]] | None,
     ) -> dict[str, Any]:
         client, name, alias = self.hook.client, self.registered_model_name, self.alias
         book, actor = ledger(), actor_of(context)
@@ -162,16 +218,23 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         made = standing.move if standing.move is not None and standing.move.made_by(actor) else None
         if made is None and actor["try_number"] > 1:
             made = book.made_in_turn(name, alias, actor, PROMOTION)
-        if made is None and evaluation is not None:
+        if made is None and heard is None and evaluation is not None:
             # Before a version is made: a stale evaluation must leave nothing behind.
             self._refuse_stale(evaluation, standing, ref)
+        rejected = heard is not None and not heard[0].approved
+        if made is None and self.approval != "never" and (rejected or not self._holds(standing, ref)):
+            answer = self._approval(context, ref, evaluation, result, gates, standing, heard)
+            if answer is not None:
+                result["reasons"].append(str(answer))
+                result["approval"] = answer.to_json()
+                if not answer.approved:
+                    return self._turn_down(context, ref, result, answer)
         ref = dated(ref, context)
         version = register_version(client, ref, name, actor_tags(identity_of(context)))
         result |= {"promoted": True, "version": version}
         if made is None and standing.version != version:
-            made = make_move(
-                client, book, self._as_move(ref, version, standing, evaluation, result, actor), standing
-            )
+            move = self._as_move(ref, version, standing, evaluation, result, actor)
+            made = make_move(client, book, move, standing)
         elif made is None:
             return self._stay(context, ref, result, standing, actor)
         elif standing.move is None or made.sequence != standing.move.sequence:
@@ -195,6 +258,8 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         evidence = self.announcing()
         if result["gates"]:
             evidence["gates"] = result["gates"]
+        if result["approval"]:
+            evidence["approval"] = result["approval"]
         if evaluation is not None:
             evidence["evaluation"] = {
                 key: evaluation[key] for key in known if evaluation.get(key) is not None
@@ -237,13 +302,18 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
     ) -> dict[str, Any]:
         """Say everywhere that the alias points at the model. A retry repeats it and changes nothing."""
         version, previous = result["version"], result["previous_version"]
-        self.hook.client.set_model_version_tag(
-            self.registered_model_name, version, previous_version_tag(self.alias), previous or ""
-        )
+        tags = {previous_version_tag(self.alias): previous or ""}
+        if approval := move.evidence.get("approval"):
+            result["approval"] = approval
+            tags |= Answer.from_json(approval).tags(self.alias)
+        for key, value in tags.items():
+            self.hook.client.set_model_version_tag(self.registered_model_name, version, key, value)
         self._tag(ref, "promoted", result["reasons"])
         self._show(context, ref, version)
         self._announce(context, result, move)
         note_promotion(context, result, "promoted", self.evaluation)
+        if result["approval"]:
+            self.use_up(context)
         log.info(
             "%s of %r moved from version %s to %s: %s",
             self.alias,
@@ -267,6 +337,106 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         made = ref.at(version=version, registered_model_name=self.registered_model_name)
         note_model(context, made, "written", "promoted")
 
+    def _approval(
+        self,
+        context: Context,
+        ref: ModelRef,
+        evaluation: Mapping[str, Any] | None,
+        result: Mapping[str, Any],
+        gates: Sequence[GateResult],
+        standing: Standing,
+        heard: tuple[Answer, Mapping[str, Any]] | None,
+    ) -> Answer | None:
+        """Return what a person answered; None if nobody need be asked. Ends this process if one must be."""
+        name, alias = self.registered_model_name, self.alias
+        why = reasons_to_ask(self.approval, standing, evaluation, self.gates, registered_model_name=name)
+        if not why and heard is None:
+            return None
+        version = registered_version(self.hook.client, ref, name)
+        question = question_about(
+            registered_model_name=name,
+            alias=alias,
+            challenger=ref,
+            challenger_version=version,
+            champion=standing,
+            evaluation=evaluation,
+            metrics=result["metrics"],
+            gates=self.gates,
+            results=gates,
+            why=why,
+            links=self._pages(ref, version, standing, evaluation),
+        )
+        if heard is not None:
+            answer, asked = heard
+            self._refuse_other(question, answer, asked, standing)
+            return answer
+        known = self.answer_to(context, question)
+        if known is None:
+            self.ask(context, question)
+        return known
+
+    def _pages(
+        self,
+        ref: ModelRef,
+        version: str | None,
+        standing: Standing,
+        evaluation: Mapping[str, Any] | None,
+    ) -> dict[str, str | None]:
+        name, hook, seen = self.registered_model_name, self.hook, evaluation or {}
+
+        def run(experiment_id: str | None, run_id: str | None) -> str | None:
+            return hook.run_url(experiment_id, run_id) if experiment_id and run_id else None
+
+        return {
+            "champion": hook.model_url(name, standing.version) if standing.version else None,
+            "challenger": hook.model_url(name, version) if version else None,
+            "run": run(ref.experiment_id, ref.mlflow_run_id),
+            "evaluation": run(seen.get("experiment_id"), seen.get("mlflow_run_id")),
+        }
+
+    def _refuse_other(
+        self, question: Question, answer: Answer, asked: Mapping[str, Any], standing: Standing
+    ) -> None:
+        """Raise if the answer is not about what would happen now."""
+        if question.key == asked["key"] or (not answer.approved and question.model == asked["model"]):
+            return
+        name = f"{self.registered_model_name}@{self.alias}"
+        if standing.version != asked["champion"]:
+            was, now = (
+                f"version {version}" if version else "nothing"
+                for version in (asked["champion"], standing.version)
+            )
+            raise OutdatedApprovalError(
+                f"{asked['model']} was {answer}; when the question was asked {name} pointed at {was}, and it "
+                f"points at {now} by now: {standing.move}; nothing was overwritten. Start a new run of the "
+                "DAG to compare with that"
+            )
+        raise OutdatedApprovalError(
+            f"{asked['model']} was {answer}; but the model or its evaluation changed since the question was "
+            f"asked, and {question.model} would be promoted now; nothing was. Start a new run of the DAG"
+        )
+
+    def _turn_down(
+        self, context: Context, ref: ModelRef, result: dict[str, Any], answer: Answer
+    ) -> dict[str, Any]:
+        """End with a person's rejection, which is recorded as a gate's is."""
+        client, name, tags = self.hook.client, self.registered_model_name, answer.tags(self.alias)
+        self._withhold(context, ref, result, "rejected", tags)
+        if (version := registered_version(client, ref, name)) is not None:
+            for key, value in {**_verdict("rejected", result["reasons"]), **tags}.items():
+                client.set_model_version_tag(name, version, key, value)
+        self.use_up(context)
+        return result
+
+    def _holds(self, standing: Standing, ref: ModelRef) -> bool:
+        """Whether the alias points at this very model."""
+        if standing.version is None:
+            return False
+        holder = self.resolve(f"models:/{self.registered_model_name}/{standing.version}")
+        if holder.model_id is None or ref.model_id is None:
+            return holder.model_uri == ref.model_uri
+        return holder.model_id == ref.model_id
+
     def _refuse_stale(self, evaluation: Mapping[str, Any], standing: Standing, ref: ModelRef) -> None:
         """Raise if the alias is neither where the evaluation saw it nor at this very model."""
         asked = evaluation.get("baseline_uri")
@@ -276,12 +446,8 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         if (baseline.registered_model_name, baseline.alias) != (self.registered_model_name, self.alias):
             return
         compared, current = evaluation.get("baseline_version"), standing.version
-        if compared == current:
+        if compared == current or self._holds(standing, ref):
             return
-        if current is not None:
-            holder = self.resolve(f"models:/{self.registered_model_name}/{current}")
-            if holder.model_id is not None and holder.model_id == ref.model_id:
-                return  # moved to this model already
         was, now = (f"version {version}" if version else "nothing" for version in (compared, current))
         hint = "Clear the evaluation task to compare with that"
         if when := evaluation.get("as_of"):
@@ -297,24 +463,35 @@ class PromoteModelOperator(MovesAlias, BaseOperator):
         )
 
     def _withhold(
-        self, context: Context, ref: ModelRef, result: dict[str, Any], verdict: str
+        self,
+        context: Context,
+        ref: ModelRef,
+        result: dict[str, Any],
+        verdict: str,
+        tags: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         self._silence(context)
-        self._tag(ref, verdict, result["reasons"])
+        self._tag(ref, verdict, result["reasons"], tags)
         self.show_model(context, self.registered_model_name, None)
-        note_model(context, ref, "read", verdict)
+        note_model(context, ref, "read")
         note_promotion(context, result, verdict, self.evaluation)
         log.info("%s not promoted: %s", ref.model_uri, "; ".join(result["reasons"]))
         return result
 
-    def _tag(self, ref: ModelRef, verdict: str, reasons: Sequence[str]) -> None:
+    def _tag(
+        self, ref: ModelRef, verdict: str, reasons: Sequence[str], more: Mapping[str, str] | None = None
+    ) -> None:
         """Say on the training run and on the model what became of it."""
-        tags = {PROMOTION_TAG: verdict, REASON_TAG: "; ".join(reasons)[:_TAG_CHARACTERS]}
+        tags = {**_verdict(verdict, reasons), **(more or {})}
         if ref.mlflow_run_id:
             for key, value in tags.items():
                 self.hook.client.set_tag(ref.mlflow_run_id, key, value)
         if ref.model_id:
             self.hook.client.set_logged_model_tags(ref.model_id, tags)
+
+
+def _verdict(verdict: str, reasons: Sequence[str]) -> dict[str, str]:
+    return {PROMOTION_TAG: verdict, REASON_TAG: "; ".join(reasons)[:_TAG_CHARACTERS]}
 
 
 def check_evaluation(evaluation: Any, ref: ModelRef) -> Mapping[str, Any] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -32,6 +32,7 @@ COMMENT = "comment"
 
 # What of an evaluation an answer is about.
 _COMPARED = ("mlflow_run_id", "baseline_uri", "baseline_version", "baseline_metrics", "slices", "data")
+_BOLD = "worse in bold is by more than noise"
 _MOST_METRICS = 30
 _MOST_SLICES = 20
 _MOST_REASONS = 20
@@ -223,16 +224,17 @@ def question_about(
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
     to = f"version {challenger_version}" if challenger_version else "a new version"
     stands = f"version {champion.version}" if champion.version else "nothing yet"
+    worse = {(found.metric, found.slice) for found in regressions(seen, gates)} if seen else set()
     shown_champion = _link(stands, links.get("champion"))
     parts = [
         f"Point {code(alias)} of {code(registered_model_name)}, now at {shown_champion}, at {to}: "
         f"{_link('model', links.get('challenger'))} {code(named)}"
         + (f", {_link('trained in this run', links['run'])}" if links.get("run") else "")
         + ".",
-        "**Asked because**\n\n" + _bullets(why),
-        _metrics_table(metrics, baseline, directions(gates), _beside(evaluation, champion)),
+        _because(why),
+        _metrics_table(metrics, baseline, directions(gates), worse, _beside(evaluation, champion)),
+        _slices_table(seen.get("slices") or {}, directions(gates), worse),
         _gates_table(results),
-        _slices_table(seen.get("slices") or {}, directions(gates)),
         _data_line(seen, links.get("evaluation")),
         f"Moved last: {escape(str(champion.move))}." if champion.move is not None else "",
         f"Comparison {code(key)}",
@@ -266,11 +268,13 @@ def _link(text: str, address: str | None) -> str:
     return f"[{text}]({address})"
 
 
-def _bullets(lines: Sequence[str]) -> str:
+def _because(lines: Sequence[str]) -> str:
+    if len(lines) == 1:
+        return f"**Asked because** {escape(lines[0])}."
     shown = [f"- {escape(line)}" for line in lines[:_MOST_REASONS]]
     if len(lines) > _MOST_REASONS:
         shown.append(f"- and {len(lines) - _MOST_REASONS} more")
-    return "\n".join(shown)
+    return "**Asked because**\n\n" + "\n".join(shown)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left_out: int = 0) -> str:
@@ -291,11 +295,13 @@ def _metrics_table(
     metrics: Mapping[str, float],
     baseline: Mapping[str, float] | None,
     known: Mapping[str, bool],
+    worse: Set[tuple[str, str | None]],
     beside: str,
 ) -> str:
     if not metrics:
         return "No metric was measured."
-    names = sorted({*metrics, *(baseline or {})}, key=lambda name: (judged(name, known) is None, name))
+    measured = {*metrics, *(baseline or {})} - {"example_count"}
+    names = sorted(measured, key=lambda name: (judged(name, known) is None, name))
     shown = names[:_MOST_METRICS]
     if baseline is None:
         rows = [[code(name), _number(metrics.get(name))] for name in shown]
@@ -307,24 +313,24 @@ def _metrics_table(
             code(name),
             _number(baseline.get(name)),
             _number(metrics.get(name)),
-            *_change(name, metrics, baseline, known),
+            *_change(metrics.get(name), baseline.get(name), judged(name, known), (name, None) in worse),
         ]
         for name in shown
     ]
     head = ["metric", beside, "challenger", "change", ""]
-    return "**Metrics**, on the same rows\n\n" + _table(head, rows, len(names) - len(shown))
+    return f"**Metrics** on the same rows; {_BOLD}\n\n" + _table(head, rows, len(names) - len(shown))
 
 
 def _change(
-    metric: str, metrics: Mapping[str, float], baseline: Mapping[str, float], known: Mapping[str, bool]
+    value: float | None, before: float | None, larger_is_better: bool | None, beyond_noise: bool
 ) -> tuple[str, str]:
-    if metric not in metrics or metric not in baseline:
-        return "", ""
-    change = metrics[metric] - baseline[metric]
-    larger = judged(metric, known)
-    better = 0.0 if larger is None else gain(metrics[metric], baseline[metric], larger_is_better=larger)
-    verdict = "better" if better > 0 else "**worse**" if better < 0 else ""
-    return f"{change:+.4g}", verdict
+    if value is None or before is None:
+        return "", "**missing**" if beyond_noise else ""
+    verdict = ""
+    if larger_is_better is not None and value != before:
+        better = gain(value, before, larger_is_better=larger_is_better) > 0
+        verdict = "better" if better else "**worse**" if beyond_noise else "worse"
+    return f"{value - before:+.4g}" if value != before else "0", verdict
 
 
 def _gates_table(results: Sequence[GateResult]) -> str:
@@ -336,34 +342,33 @@ def _gates_table(results: Sequence[GateResult]) -> str:
     return "**Gates**\n\n" + _table(["verdict", "reason"], rows, len(results) - _MOST_METRICS)
 
 
-def _slices_table(slices: Mapping[str, Mapping[str, Any]], known: Mapping[str, bool]) -> str:
+def _slices_table(
+    slices: Mapping[str, Mapping[str, Any]], known: Mapping[str, bool], worse: Set[tuple[str, str | None]]
+) -> str:
     """Show the slices, those that lose most first."""
     rows = []
     for column, parts in slices.items():
         for name, part in parts.items():
             compared = part.get("baseline_metrics") or {}
             for metric, value in part["metrics"].items():
-                larger = judged(metric, known)
-                before = compared.get(metric)
-                gained = (
-                    None if before is None or larger is None else gain(value, before, larger_is_better=larger)
-                )
-                relative = 0.0 if gained is None else gained / (abs(before or 0.0) or 1.0)
-                change = _change(metric, {metric: value}, compared, known)
-                row = [
-                    code(f"{column}={name}"),
-                    str(part["rows"]),
-                    code(metric),
-                    _number(before),
-                    _number(value),
-                ]
-                rows.append((relative, [*row, *change]))
+                larger, before = judged(metric, known), compared.get(metric)
+                relative = 0.0
+                if larger is not None and before is not None:
+                    relative = gain(value, before, larger_is_better=larger) / (abs(before) or 1.0)
+                label = f"{column}={name}"
+                where = [code(label), str(part["rows"]), code(metric)]
+                change = _change(value, before, larger, (metric, label) in worse)
+                rows.append((relative, where, [_number(before)], [_number(value)], list(change)))
     if not rows:
         return ""
-    rows.sort(key=lambda each: (each[0], each[1]))
+    rows.sort(key=lambda row: row[:2])
+    shown, left_out = rows[:_MOST_SLICES], len(rows) - _MOST_SLICES
+    if not any(before[0] for _, _, before, _, _ in rows):
+        alone = [[*where, *value] for _, where, _, value, _ in shown]
+        return "**Slices**\n\n" + _table(["slice", "rows", "metric", "challenger"], alone, left_out)
     head = ["slice", "rows", "metric", "champion", "challenger", "change", ""]
-    table = _table(head, [row for _, row in rows[:_MOST_SLICES]], len(rows) - _MOST_SLICES)
-    return f"**Slices**, the largest losses first\n\n{table}"
+    both = [[*where, *before, *value, *change] for _, where, before, value, change in shown]
+    return f"**Slices**, the largest losses first; {_BOLD}\n\n" + _table(head, both, left_out)
 
 
 def _data_line(evaluation: Mapping[str, Any], link: str | None) -> str:
@@ -377,7 +382,7 @@ def _data_line(evaluation: Mapping[str, Any], link: str | None) -> str:
     )
     said = f"**Data**: {what}, {int(evaluation.get('rows') or 0)} rows"
     if evaluation.get("effective_at"):
-        said += f", for {code(evaluation['effective_at'])}"
+        said += f", data time {escape(str(evaluation['effective_at'])[:16].replace('T', ' '))}"
     if evaluation.get("leakage"):
         said += f"; leakage that was allowed: {escape('; '.join(evaluation['leakage']))}"
     return f"{said}. {_link('Evaluation in MLflow', link)}" if link else f"{said}."
