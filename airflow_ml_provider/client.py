@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.refs import ArtifactRef
     from airflow_ml_provider.artifacts.store import ArtifactStore
     from airflow_ml_provider.lineage.answers import Measured, RegisteredVersion, Run, Verdict
+    from airflow_ml_provider.lineage.blast import Blast
+    from airflow_ml_provider.lineage.diff import ModelDiff
+    from airflow_ml_provider.lineage.graph import Graph, Lineage
     from airflow_ml_provider.lineage.records import TaskRecord
     from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
 
@@ -244,6 +247,72 @@ class MLClient:
         """
         return self._pages(self.queries.run_attempts, dag_id, run_id, limit=limit)
 
+    # -- lineage
+
+    def upstream(
+        self,
+        of: ArtifactRef | ModelRef | AliasMove | str,
+        *,
+        depth: int | None = None,
+        limit: int = 500,
+        as_of: datetime | str | None = None,
+        clock: Clock = "data",
+    ) -> Graph:
+        """
+        Return what made something: the versions, tasks and models before it, across DAGs.
+
+        :param of: An artifact, a model, a move of an alias, or a name: that of an artifact,
+            ``models:/<name>/<version>``, ``models:/<name>@<alias>``, ``<dag>/<run>/<task>``, a node's id.
+        :param depth: So many steps at most; None: to the end.
+        :param limit: At most so many nodes; ``graph.truncated`` says if there are more.
+        :param as_of: What a name or an alias meant then.
+        :raises ArtifactNotFoundError: if there is no such artifact or attempt.
+        :raises ModelNotFoundError: if no record or ledger knows the model.
+        """
+        lineage = self.lineage
+        root = _node(lineage, of, as_of, clock)
+        return lineage.explore(root, direction="up", depth=depth, limit=limit)
+
+    def downstream(
+        self,
+        of: ArtifactRef | ModelRef | AliasMove | str,
+        *,
+        depth: int | None = None,
+        limit: int = 500,
+        as_of: datetime | str | None = None,
+        clock: Clock = "data",
+    ) -> Graph:
+        """Return what came from something; as :meth:`upstream`."""
+        lineage = self.lineage
+        root = _node(lineage, of, as_of, clock)
+        return lineage.explore(root, direction="down", depth=depth, limit=limit)
+
+    def blast_radius(
+        self,
+        of: ArtifactRef | ModelRef | AliasMove | str,
+        *,
+        as_of: datetime | str | None = None,
+        clock: Clock = "data",
+    ) -> Blast:
+        """Return all that came from something bad, and the commands that make exactly that again."""
+        from airflow_ml_provider.lineage.blast import blast_radius
+
+        lineage = self.lineage
+        return blast_radius(lineage, _node(lineage, of, as_of, clock))
+
+    def diff(self, before: ModelRef | AliasMove | str, after: ModelRef | AliasMove | str) -> ModelDiff:
+        """Say what changed between two models: code, parameters, data, environment, metrics."""
+        from airflow_ml_provider.lineage.diff import diff_models
+
+        return diff_models(self.lineage, _named(before), _named(after))
+
+    @property
+    def lineage(self) -> Lineage:
+        """The graph of what made what as it is now, to be walked step by step."""
+        from airflow_ml_provider.lineage.graph import Lineage
+
+        return Lineage(self.store)
+
     # -- models
 
     def model(self, registered_model_name: str) -> ModelHistory:
@@ -372,6 +441,25 @@ class ModelHistory:
                 )
             which = move.version
         return self.ref(which).load()
+
+
+def _node(lineage: Lineage, of: Any, as_of: datetime | str | None, clock: Clock) -> str:
+    when = moment(as_of)
+    if as_of is not None and when is None:
+        raise TypeError(f"as_of must be a datetime or ISO 8601 text, got {as_of!r}")
+    return lineage.find(_named(of), as_of=when, clock=clock)
+
+
+def _named(of: Any) -> str:
+    """Name what lineage is asked of, as :meth:`Lineage.find` reads it."""
+    if isinstance(of, str):
+        return of
+    if isinstance(of, ModelRef):
+        return f"models:/{of.model_id}" if of.model_id else of.model_uri
+    name = getattr(of, "model_uri", None) or getattr(of, "uri", None)
+    if name is None:
+        raise TypeError(f"lineage is asked of an artifact, a model, a move or a name, got {of!r:.200}")
+    return str(name)
 
 
 _TIMES = (

@@ -10,11 +10,14 @@ import pytest
 
 from airflow_ml_provider import MLClient
 from airflow_ml_provider.artifacts.objects import ObjectStore
+from airflow_ml_provider.artifacts.refs import Producer
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundError, SignatureError
 from airflow_ml_provider.lineage.index import index_attempt
+from airflow_ml_provider.lineage.records import TaskRecord, VersionUse, write_record
 from airflow_ml_provider.settings import Settings, derive_key, load_settings
 from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
+from airflow_ml_provider.tracking.models import ModelRef
 
 RECORDED = datetime(2026, 1, 9, 12, tzinfo=UTC)
 
@@ -197,3 +200,39 @@ def test_another_root_keeps_the_other_options(tmp_path):
     other = MLClient(settings, root=f"file://{tmp_path}")
     assert (other.store.objects.root, other.store.previews) == (f"file://{tmp_path}", False)
     assert repr(MLClient(settings)) == "MLClient('s3://bucket/root')"
+
+
+def test_lineage_is_asked_of_artifacts_models_and_names(elsewhere):
+    store, client = elsewhere
+    me = Producer("training", "run 1", "fit")
+    raw = store.save(b"raw", "raw", producer=Producer("training", "run 1", "load"))
+    table = store.save(b"table", "table", producer=me)
+    model = {"model_id": "m-1", "model_uri": "models:/m-1", "registered_model_name": "late", "version": "1"}
+    model["role"] = "trained"
+    write_record(
+        store.objects,
+        TaskRecord(
+            "training",
+            "run 1",
+            "fit",
+            -1,
+            1,
+            "success",
+            run={"run_after": "2013-02-01T00:00:00+00:00"},
+            reads=(VersionUse.of(raw),),
+            writes=(VersionUse.of(table),),
+            models_written=(model,),
+        ),
+    )
+    for of in (table, table.uri, "table", ModelRef.coerce("models:/late/1"), "training/run 1/fit"):
+        graph = client.upstream(of)
+        assert "raw" in {node.name for node in graph.nodes}, of
+    found = {node.name or node.model_id for node in client.downstream(raw).nodes}
+    assert {"table", "m-1"} <= found
+    assert client.upstream(table, depth=0).nodes[0].version_id == table.version_id
+    assert [run.run_id for run in client.blast_radius(raw).runs] == ["run 1"]
+    assert client.diff("models:/late/1", "models:/m-1").params == ()
+    with pytest.raises(TypeError, match="got 3"):
+        client.upstream(3)
+    with pytest.raises(ArtifactNotFoundError):
+        client.upstream("raw", as_of="2013-01-01")
