@@ -6,6 +6,9 @@ A parent is a folder without a process of its own. It is FINISHED from the start
 RUNNING for ever; when a run in it fails or is killed it becomes FAILED, and FINISHED again when a later try
 mends the last failure. Whichever task instance comes first makes it. Instances start at the same time, so
 several may find none and make one: each looks again, keeps the earliest and deletes its own if it came later.
+MLflow has no create-if-absent, so one that is slow between its look and its making may still leave two, or
+delete one that another instance has found meanwhile. Therefore each instance looks once more when it ends,
+and goes where the others are (:func:`settle`).
 
 Where a metric is named, a parent also shows its best run: the metric itself, ``airflow.best_run_id`` and a
 description.
@@ -98,23 +101,75 @@ def find_parents(
 
 
 def _find_parent(client: Any, experiment_id: str, key: str, tags: Mapping[str, str], name: str) -> str:
-    filter_string = f"tags.`{KEY_TAG}` = '{key}'"
-    order = ["attributes.start_time ASC"]
-    found = client.search_runs([experiment_id], filter_string=filter_string, max_results=1, order_by=order)
-    if found:
-        return str(found[0].info.run_id)
+    found = _kept(client, experiment_id, key)
+    if found is not None:
+        return found
     made = client.create_run(
         experiment_id, tags={**tags, KEY_TAG: key, "mlflow.source.type": "JOB"}, run_name=name
     )
     own = str(made.info.run_id)
     client.set_terminated(own, status="FINISHED")
-    rivals = client.search_runs([experiment_id], filter_string=filter_string, max_results=100, order_by=order)
-    first = min(
-        ((run.info.start_time, str(run.info.run_id)) for run in rivals), default=(made.info.start_time, own)
-    )[1]
+    rivals = _with_key(client, experiment_id, key, max_results=100)
+    ids = [rival for rival in rivals if rival != own]
+    # What is in use already was made by somebody who saw no rival, whatever the clocks say.
+    used = next((rival for rival in ids if _has_runs(client, experiment_id, rival)), None)
+    first = used or next(iter(rivals), own)
     if first != own:
         client.delete_run(own)
     return first
+
+
+def settle(
+    client: Any, experiment_id: str, run_id: str, parent_id: str, identity: TaskIdentity, *, group: bool
+) -> str:
+    """
+    Make sure that a run which ends is where its siblings are; a parent that nobody is left in is deleted.
+
+    One request, three for an instance of a mapped task in a group; three more for each one that moves.
+
+    :returns: The id of the parent.
+    """
+    kept = _kept(client, experiment_id, identity.parent_key if identity.mapped else identity.group_key)
+    if kept is not None and kept != parent_id and _move(client, experiment_id, run_id, parent_id, kept):
+        parent_id = kept
+    if group and identity.mapped:
+        top = _kept(client, experiment_id, identity.group_key)
+        above = client.get_run(parent_id).data.tags.get(PARENT_TAG)
+        if top is not None and above is not None and above != top:
+            _move(client, experiment_id, parent_id, above, top)
+    return parent_id
+
+
+def _move(client: Any, experiment_id: str, run_id: str, old: str, new: str) -> bool:
+    if FOLDER_TAG not in client.get_run(old).data.tags:
+        return False  # somebody else put the run there
+    client.set_tag(run_id, PARENT_TAG, new)
+    if not _has_runs(client, experiment_id, old):
+        client.delete_run(old)
+    return True
+
+
+def _kept(client: Any, experiment_id: str, key: str) -> str | None:
+    """The parent with a key, of several that were made at once the one that all agree on."""
+    return next(iter(_with_key(client, experiment_id, key, max_results=1)), None)
+
+
+def _with_key(client: Any, experiment_id: str, key: str, *, max_results: int) -> list[str]:
+    found = client.search_runs(
+        [experiment_id],
+        filter_string=f"tags.`{KEY_TAG}` = '{key}'",
+        max_results=max_results,
+        order_by=["attributes.start_time ASC"],  # and by run id, as MLflow does
+    )
+    return [str(run.info.run_id) for run in found]
+
+
+def _has_runs(client: Any, experiment_id: str, parent_id: str) -> bool:
+    return bool(
+        client.search_runs(
+            [experiment_id], filter_string=f"tags.`{PARENT_TAG}` = '{parent_id}'", max_results=1
+        )
+    )
 
 
 def mirror_status(client: Any, parent_id: str, *, failed: bool) -> None:

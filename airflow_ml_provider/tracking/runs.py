@@ -38,7 +38,14 @@ from airflow_ml_provider.tracking.datasets import dataset_inputs
 from airflow_ml_provider.tracking.errors import is_duplicate
 from airflow_ml_provider.tracking.guard import Guard, start_guard
 from airflow_ml_provider.tracking.identity import KEY_TAG, TRY_TAG, TaskIdentity
-from airflow_ml_provider.tracking.parents import PARENT_TAG, Best, find_parents, mirror_status, show_best
+from airflow_ml_provider.tracking.parents import (
+    PARENT_TAG,
+    Best,
+    find_parents,
+    mirror_status,
+    settle,
+    show_best,
+)
 from airflow_ml_provider.tracking.session import Credentials, session
 
 if TYPE_CHECKING:
@@ -269,14 +276,16 @@ def task_run(
             run._guard = start_guard(
                 tracking_uri=address, run_id=run.run_id, tags=attempt, credentials=credentials
             )
-            yield from _watched(client, run, best)
+            yield from _watched(client, run, identity, group=group, best=best)
         finally:
             if fluent:
                 fluently._active_experiment_id = chosen_before
             _current.reset(outer)
 
 
-def _watched(client: Any, run: TaskRun, best: Best | None) -> Iterator[TaskRun]:
+def _watched(
+    client: Any, run: TaskRun, identity: TaskIdentity, *, group: bool, best: Best | None
+) -> Iterator[TaskRun]:
     owner = os.getpid()
     status = "FINISHED"
     failed = True
@@ -299,7 +308,7 @@ def _watched(client: Any, run: TaskRun, best: Best | None) -> Iterator[TaskRun]:
         if os.getpid() == owner:
             status = "KILLED" if run.killed else status
             _end(client, run, status, failed=failed)
-            _tell_parents(client, run, status, best)
+            _tell_parents(client, run, status, identity, group=group, best=best)
 
 
 def _start(client: Any, run: TaskRun) -> None:
@@ -311,12 +320,15 @@ def _start(client: Any, run: TaskRun) -> None:
         client.update_run(run.run_id, status="RUNNING")
 
 
-def _tell_parents(client: Any, run: TaskRun, status: str, best: Best | None) -> None:
+def _tell_parents(
+    client: Any, run: TaskRun, status: str, identity: TaskIdentity, *, group: bool, best: Best | None
+) -> None:
     """Let the parents show how the run ended; they only inform, so a failure does not fail the task."""
     parent_id = run._tags.get(PARENT_TAG)
     if parent_id is None or status == "SCHEDULED":
         return
     try:
+        parent_id = settle(client, run.experiment_id, run.run_id, parent_id, identity, group=group)
         if status != "FINISHED" or run._mends:
             mirror_status(client, parent_id, failed=status != "FINISHED")
         if best is not None:

@@ -3,10 +3,19 @@
 
 from __future__ import annotations
 
+import time
+from contextvars import copy_context
+
 import pytest
 
 from airflow_ml_provider.tracking.identity import TaskIdentity
-from airflow_ml_provider.tracking.parents import BEST_RUN_TAG, Best, mirror_status, show_best
+from airflow_ml_provider.tracking.parents import (
+    BEST_RUN_TAG,
+    FOLDER_TAG,
+    Best,
+    mirror_status,
+    show_best,
+)
 from airflow_ml_provider.tracking.runs import find_run, task_run
 
 ACCURACY = Best("accuracy", larger_is_better=True)
@@ -16,7 +25,7 @@ ACCURACY = Best("accuracy", larger_is_better=True)
 def opened(client, name):
     """Opens the run of a task instance."""
 
-    def run(task_id="fit", map_index=-1, try_number=1, **options):
+    def run(task_id="fit", map_index=-1, try_number=1, client=client, **options):
         identity = TaskIdentity("d", "r1", task_id, map_index=map_index, try_number=try_number, slice="May")
         return task_run(client, experiment=name, identity=identity, **options)
 
@@ -84,6 +93,161 @@ def test_a_failure_that_was_superseded_does_not_count(client, opened, parent):
         again.log_params({"depth": 7})
     assert again.run_id != run.run_id
     assert parent().info.status == "FINISHED"
+
+
+class Instance:
+    """The run of a task instance among others that are open too, as if it were in a process of its own."""
+
+    def __init__(self, manager):
+        self._manager, self._context = manager, copy_context()
+
+    def open(self):
+        return self._context.run(self._manager.__enter__)
+
+    def close(self):
+        self._context.run(self._manager.__exit__, None, None, None)
+
+
+class Slow:
+    """A client of a task instance that is held up right before, or right after, it makes a parent."""
+
+    def __init__(self, client, meanwhile, *, after=False):
+        self._client, self._meanwhile, self._after = client, meanwhile, after
+
+    def __getattr__(self, attribute):
+        return getattr(self._client, attribute)
+
+    def create_run(self, experiment_id, start_time=None, tags=None, **options):
+        meanwhile = None
+        if FOLDER_TAG in tags and self._meanwhile:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            start_time = int(time.time() * 1000) - 5  # the clock of its own machine
+            if not self._after:
+                meanwhile()
+        made = self._client.create_run(experiment_id, start_time=start_time, tags=tags, **options)
+        if meanwhile and self._after:
+            meanwhile()
+        return made
+
+
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize("first_ends", ["first", "last", "before the other starts"])
+def test_of_two_parents_that_are_made_at_once_one_is_left(client, name, opened, parent, group, first_ends):
+    options = {"group": group, "best": ACCURACY, "fluent": False}
+    first = Instance(opened(map_index=0, **options))
+    runs = {}
+
+    def meanwhile():
+        runs[0] = first.open()
+        runs[0].log_metrics({"accuracy": 0.9})
+        if first_ends == "before the other starts":
+            first.close()
+
+    last = Instance(opened(map_index=1, client=Slow(client, meanwhile), **options))
+    runs[1] = last.open()
+    runs[1].log_metrics({"accuracy": 0.8})
+    assert len(folders(client, name)) >= 1
+    for each in (first, last) if first_ends != "last" else (last, first):
+        if each is last or first_ends != "before the other starts":
+            each.close()
+
+    assert len(folders(client, name)) == (2 if group else 1)
+    left = parent()
+    assert {above(client, run.run_id) for run in runs.values()} == {left.info.run_id}
+    assert (left.data.metrics["accuracy"], left.data.tags[BEST_RUN_TAG]) == (0.9, runs[0].run_id)
+    if group:
+        assert above(client, left.info.run_id) == parent("d/r1/").info.run_id
+
+
+class Blind:
+    """A client of a task instance that looked for a parent right before another made one."""
+
+    def __init__(self, client):
+        self._client, self._looked = client, set()
+
+    def __getattr__(self, attribute):
+        return getattr(self._client, attribute)
+
+    def search_runs(self, experiment_ids, filter_string, **options):
+        if filter_string.endswith(("/r1/'", "/fit'")) and filter_string not in self._looked:
+            self._looked.add(filter_string)
+            return []
+        return self._client.search_runs(experiment_ids, filter_string, **options)
+
+    def create_run(self, experiment_id, tags=None, **options):
+        at = int(time.time() * 1000) - (60_000 if FOLDER_TAG in tags else 0)  # a clock that is behind
+        return self._client.create_run(experiment_id, start_time=at, tags=tags, **options)
+
+
+class HeldUp:
+    """A client of a task instance that is held up between its parent and its own run."""
+
+    def __init__(self, client, meanwhile):
+        self._client, self._meanwhile = client, meanwhile
+
+    def __getattr__(self, attribute):
+        return getattr(self._client, attribute)
+
+    def create_run(self, experiment_id, tags=None, **options):
+        if FOLDER_TAG not in tags:
+            self._meanwhile()
+        return self._client.create_run(experiment_id, tags=tags, **options)
+
+
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_parents_that_are_both_taken_for_the_only_one_one_is_left(
+    client, name, opened, parent, group, order
+):
+    options = {"group": group, "best": ACCURACY, "fluent": False}
+    instances, runs = {}, {}
+
+    def meanwhile():
+        instances[1] = Instance(opened(map_index=1, client=Blind(client), **options))
+        runs[1] = instances[1].open()
+        runs[1].log_metrics({"accuracy": 0.8})
+
+    instances[0] = Instance(opened(map_index=0, client=HeldUp(client, meanwhile), **options))
+    runs[0] = instances[0].open()
+    runs[0].log_metrics({"accuracy": 0.9})
+    assert len({above(client, run.run_id) for run in runs.values()}) == 2
+    for index in order:
+        instances[index].close()
+
+    assert len(folders(client, name)) == (2 if group else 1)
+    left = parent()
+    assert {above(client, run.run_id) for run in runs.values()} == {left.info.run_id}
+    assert (left.data.metrics["accuracy"], left.data.tags[BEST_RUN_TAG]) == (0.9, runs[0].run_id)
+    if group:
+        assert above(client, left.info.run_id) == parent("d/r1/").info.run_id
+
+
+def test_a_run_below_a_parent_that_its_maker_deleted_goes_where_the_others_are(client, name, opened, parent):
+    instances: list[Instance] = []
+    runs = []
+
+    def open_another(index, **options):
+        instances.append(Instance(opened(map_index=index, fluent=False, **options)))
+        runs.append(instances[-1].open())
+
+    def meanwhile():  # one finds the new parent, and an earlier one appears before its maker looks again
+        open_another(1)
+        late = int(time.time() * 1000) - 60_000
+        experiment = client.get_experiment_by_name(name).experiment_id
+        tags = {"airflow.key": "d/r1/fit", FOLDER_TAG: "mapped task"}
+        other = client.create_run(experiment, start_time=late, tags=tags)
+        client.create_run(experiment, tags={"mlflow.parentRunId": other.info.run_id})
+
+    open_another(0, client=Slow(client, meanwhile, after=True))
+    for instance in instances:
+        instance.close()
+    assert len(folders(client, name)) == 1
+    assert {above(client, run.run_id) for run in runs} == {parent().info.run_id}
+
+
+def folders(client, name):
+    experiment = client.get_experiment_by_name(name).experiment_id
+    return client.search_runs([experiment], f"tags.`{FOLDER_TAG}` LIKE '%'")
 
 
 def test_a_parent_that_somebody_else_made_keeps_its_status(client, name, opened):
