@@ -193,7 +193,7 @@ def _evaluations(old: _Side, new: _Side, notes: list[str]) -> Iterator[Json]:
 
 def _data(lineage: Lineage, old: _Side, new: _Side, notes: list[str]) -> Iterator[Json]:
     """Compare what the trainings read, name by name and in the order they read it."""
-    reads = [_by_name(side.record.get("reads") or ()) for side in (old, new)]
+    reads = [_by_name(_shown_reads(lineage, side)) for side in (old, new)]
     for name in dict.fromkeys((*reads[0], *reads[1])):
         pairs = [list(side.get(name) or ()) for side in reads]
         for place in range(max(len(pair) for pair in pairs)):
@@ -219,6 +219,12 @@ def _data(lineage: Lineage, old: _Side, new: _Side, notes: list[str]) -> Iterato
                     row["rows"] = {"before": counts[0], "after": counts[1]}
                 row["statistics"] = list(_statistics(*schemas))
             yield row
+
+
+def _shown_reads(lineage: Lineage, side: _Side) -> list[Json]:
+    """Return what a training read, without what DAGs wrote that the caller may not see."""
+    uses = side.record.get("reads") or ()
+    return [use for use in uses if lineage.shows((use.get("producer") or {}).get("dag_id"))]
 
 
 def _by_name(uses: Iterable[Json]) -> dict[str, list[Json]]:

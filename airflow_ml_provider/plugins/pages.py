@@ -10,33 +10,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from airflow_ml_provider import __version__
+
 STATIC_PREFIX = "/ml-provider/static"
 STATIC_FOLDER = Path(__file__).parent / "static"
 
-# The label is the name under which the UI keeps the component it loaded, so all entries are one bundle, whose
-# component chooses the page. Airflow drops an entry whose url_route another one has.
+# The UI keeps one component for a label, so all entries share a bundle whose component chooses the page by
+# what it is given. Airflow drops an entry whose url_route another one has.
 _LABEL = "ML"
 _BUNDLE = "ml.js"
 _PAGES = (("nav", "ml"), ("dag", "ml-dag"), ("dag_run", "ml-run"), ("task_instance", "ml-task"))
 
 
 def react_apps(folder: Path = STATIC_FOLDER) -> list[dict[str, Any]]:
-    """Return the entries of the pages; none if the bundle is not built."""
+    """Return the entries of the pages, if their bundle is there; a source tree may have none built."""
     if not (folder / _BUNDLE).is_file():
         return []
-    # Without a leading slash they follow a path in [api] base_url.
-    prefix = STATIC_PREFIX.lstrip("/")
+    # Relative, so that an Airflow below a path finds it too; another release is another address.
+    bundle = f"{STATIC_PREFIX.lstrip('/')}/{_BUNDLE}?v={__version__}"
     return [
         {
             "name": _LABEL,
-            "bundle_url": f"{prefix}/{_BUNDLE}",
+            "bundle_url": bundle,
             "destination": destination,
             "url_route": route,
-            "icon": f"{prefix}/ml.svg",
-            "nav_top_level": True,
+            **_icons(folder),
+            **({"nav_top_level": True} if destination == "nav" else {}),
         }
         for destination, route in _PAGES
     ]
+
+
+def _icons(folder: Path) -> dict[str, str]:
+    named = {"icon": "ml.svg", "icon_dark_mode": "ml-dark.svg"}
+    return {
+        option: f"{STATIC_PREFIX.lstrip('/')}/{file}"
+        for option, file in named.items()
+        if (folder / file).is_file()
+    }
 
 
 def make_static_app(folder: Path = STATIC_FOLDER) -> Any:

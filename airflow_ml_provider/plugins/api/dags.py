@@ -22,6 +22,7 @@ from airflow_ml_provider.lineage.records import TaskRecord, VersionUse
 from airflow_ml_provider.plugins.api import shapes
 from airflow_ml_provider.plugins.api.access import ANY_DAG, ONE_DAG, Access, AccessDep
 from airflow_ml_provider.plugins.api.answers import not_found
+from airflow_ml_provider.plugins.api.evaluations import champions_of, evaluations_of_dag
 from airflow_ml_provider.plugins.api.parameters import (
     Cursor,
     DagId,
@@ -148,39 +149,16 @@ def dag_evaluations(
     dag_id: DagId, access: AccessDep, queries: QueriesDep, limit: Limit = 200, cursor: Cursor = None
 ) -> Json:
     """Return the evaluations of a DAG, the latest run first, and the moves of their models' aliases."""
-    made = Shapes.of(access.may_read)
-    found: list[Json] = []
-    for _ in range(5):  # rows without an evaluation must not make a page of none
-        page = queries.measured(dag_id, limit=limit, cursor=cursor)
-        found.extend(
-            shown for row in page.items if (shown := made.evaluation(row.evaluation, row)) is not None
-        )
-        cursor = page.cursor
-        if cursor is None or len(found) >= limit:
-            break
+    found, rest = evaluations_of_dag(queries, dag_id, Shapes.of(access.may_read), limit=limit, cursor=cursor)
     models = sorted({each["registered_model_name"] for each in found if each["registered_model_name"]})
-    hidden = 0
-    champions = []
-    for name in models:
-        for alias in queries.ledger.aliases_of(name):
-            moves = queries.moves(name, alias, limit=1000).items
-            shown_moves = [each for each in moves if access.may_read(each.actor.get("dag_id"))]
-            hidden += len(moves) - len(shown_moves)
-            if shown_moves:
-                champions.append(
-                    {
-                        "registered_model_name": name,
-                        "alias": alias,
-                        "moves": [made.move(each) for each in reversed(shown_moves)],
-                    }
-                )
+    champions, hidden = champions_of(models, queries, access)
     return {
         "items": found,
         "models": models,
         "names": sorted({name for each in found for name in each["metrics"]}),
         "champions": champions,
         "hidden": hidden,
-        "next": cursor,
+        "next": rest,
     }
 
 

@@ -110,9 +110,9 @@ def blast(access: AccessDep, lineage: LineageDep, queries: QueriesDep, node: Nod
     found = blast_radius(lineage, root, limit=_MOST_BLASTED)
     told: Json = shapes.plain(found.to_json())
     for name in ("versions", "predictions", "models", "evaluations", "tasks"):
-        told[name] = [_node(each, access) for each in getattr(found, name)]
-    told["origin"] = None if found.origin is None else _node(found.origin, access)
-    told["node"] = _node(found.root, access)
+        told[name] = [graph_node(each, access) for each in getattr(found, name)]
+    told["origin"] = None if found.origin is None else graph_node(found.origin, access)
+    told["node"] = graph_node(found.root, access)
     told["aliases"] = [each for each in told["aliases"] if _shows_alias(each, queries, access)]
     told["hidden"] += len(found.aliases) - len(told["aliases"])
     return told
@@ -151,7 +151,7 @@ def graph(found: Graph, access: Access, *, root: str | None = None) -> Json:
     """Give a graph as the pages draw it."""
     return {
         "root": root or found.root,
-        "nodes": [_node(each, access) for each in found.nodes],
+        "nodes": [graph_node(each, access) for each in found.nodes],
         "edges": [each.to_json() for each in found.edges],
         "hidden": found.hidden,
         "truncated": found.truncated,
@@ -159,7 +159,8 @@ def graph(found: Graph, access: Access, *, root: str | None = None) -> Json:
     }
 
 
-def _node(found: Node, access: Access) -> Json:
+def graph_node(found: Node, access: Access) -> Json:
+    """Give a node as the pages draw it."""
     ids = shapes.task(found)
     details: Json = shapes.plain(found.details)
     cached = details.get("cached")

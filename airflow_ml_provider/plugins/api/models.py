@@ -13,20 +13,26 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
+from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from airflow_ml_provider.exceptions import ArtifactNotFoundError
+from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundError
 from airflow_ml_provider.lineage.answers import Model, RegisteredVersion
+from airflow_ml_provider.lineage.diff import diff_models
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.lineage.records import TaskRecord, makers_of_model
 from airflow_ml_provider.plugins.api import shapes
 from airflow_ml_provider.plugins.api.access import ANY_DAG, Access, AccessDep
 from airflow_ml_provider.plugins.api.answers import not_found
+from airflow_ml_provider.plugins.api.evaluations import champions_of, evaluations_of_dag
 from airflow_ml_provider.plugins.api.hints import hints_for
+from airflow_ml_provider.plugins.api.lineage import graph_node
 from airflow_ml_provider.plugins.api.parameters import (
+    VERSION_PATTERN,
     Alias,
     Cursor,
     Limit,
+    LineageDep,
     ModelName,
     NameCursor,
     QueriesDep,
@@ -37,6 +43,7 @@ from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
 
 router = APIRouter(prefix="/models", dependencies=ANY_DAG)
 
+_MOST_VERSIONS = 200
 _ATTEMPT = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
@@ -129,6 +136,62 @@ def timeline(
 
     ordered = heapq.nlargest(limit, (entry for entries in lists for entry in entries), key=latest)
     return {"items": ordered, "aliases": aliases, "hidden": hidden, "next": None}
+
+
+@router.get("/{name}/evaluations")
+def evaluations(
+    name: ModelName, access: AccessDep, queries: QueriesDep, store: StoreDep, limit: Limit = 200
+) -> Json:
+    """Return the evaluations of a model in all DAGs that judged it, the latest data time first."""
+    found = queries.model(name)
+    if _summary(found, queries, store, access) is None:
+        raise not_found("model of this name")
+    made = Shapes.of(access.may_read)
+    items: list[Json] = []
+    more = False
+    for dag_id in _dags_that_used(name, queries, store):
+        shown, rest = evaluations_of_dag(queries, dag_id, made, limit=limit, model=name)
+        items.extend(shown)
+        more = more or rest is not None
+    items.sort(key=lambda each: each["effective_at"] or "", reverse=True)
+    champions, hidden = champions_of([name], queries, access)
+    return {
+        "items": items[:limit],
+        "models": [name],
+        "names": sorted({metric for each in items for metric in each["metrics"]}),
+        "champions": champions,
+        "hidden": hidden,
+        "truncated": more or len(items) > limit,
+        "next": None,
+    }
+
+
+@router.get("/{name}/diff")
+def diff(
+    name: ModelName,
+    access: AccessDep,
+    lineage: LineageDep,
+    before: Annotated[str, Query(alias="from", pattern=VERSION_PATTERN)],
+    after: Annotated[str, Query(alias="to", pattern=VERSION_PATTERN)],
+) -> Json:
+    """Return what changed between two versions of a model."""
+    try:
+        found = diff_models(lineage, f"models:/{name}/{before}", f"models:/{name}/{after}")
+    except (ArtifactNotFoundError, ModelNotFoundError, LookupError) as exc:
+        raise not_found("such version of this model") from exc
+    told: Json = shapes.plain(found.to_json())
+    told["from"], told["to"] = (graph_node(each, access) for each in (found.before, found.after))
+    del told["before"], told["after"]
+    return told
+
+
+def _dags_that_used(name: str, queries: Queries, store: ArtifactStore) -> list[str]:
+    """Return the DAGs, of those that the user may see, whose tasks read a version of a model."""
+    known = {keys.segment(dag_id): dag_id for dag_id in queries.dags()}
+    versions = queries.model_versions(name, limit=_MOST_VERSIONS).items
+    prefixes = [keys.model_edges_prefix(each.model_key, "read") for each in versions]
+    folders = at_once(lambda prefix: list(store.objects.children(prefix.rstrip("/"))), prefixes)
+    return sorted({known[folder] for found in folders for folder in found if folder in known})
 
 
 def _visible_aliases(found: Model, access: Access) -> dict[str, Any]:

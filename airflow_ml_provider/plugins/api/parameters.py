@@ -46,7 +46,7 @@ VersionId = Annotated[str | None, Query(max_length=60), AfterValidator(lambda v:
 ModelName = Annotated[str, Path(max_length=250), AfterValidator(_model_name)]
 Alias = Annotated[str | None, Query(max_length=250), AfterValidator(lambda v: v and _alias(v))]
 NodeId = Annotated[str, Query(min_length=1, max_length=2000, pattern=_ID)]
-ModelVersion = Annotated[str, Query(pattern=r"^[0-9]{1,18}$")]
+VERSION_PATTERN = r"^[0-9]{1,18}$"
 
 
 def _store() -> ArtifactStore:

@@ -131,8 +131,9 @@ def test_runs_are_compared_by_content(get: Any) -> None:
 
     earlier = get(f"dags/{OPEN}/runs/{quote(run_id(1))}/comparison")
     changed = {each["task_id"]: each["changes"] for each in earlier["tasks"]}
-    [read] = [each for each in changed["fit"] if each["what"] == "read"]
+    read, gone = (each for each in changed["fit"] if each["what"] == "read")
     assert [version["name"] for version in read["before"]] == ["features"]
+    assert (gone["name"], gone["after"]) == ("secret_data", [])
     assert read["before"][0]["node"] != read["after"][0]["node"]
     assert get(f"dags/{OPEN}/runs/{quote(run_id(0))}/comparison")["with"] is None
 
@@ -161,6 +162,25 @@ def test_evaluations_come_with_the_moves_of_champions(get: Any) -> None:
     assert [each["version"] for each in found["items"]] == ["3", "2", "1"]
     champion = next(each for each in found["champions"] if each["alias"] == "champion")
     assert [move["version"] for move in champion["moves"]] == ["1", "3"]
+
+
+def test_a_model_tells_how_it_did(get: Any) -> None:
+    found = get(f"models/{MODEL}/evaluations")
+
+    assert [(each["version"], each["task"]["task_id"]) for each in found["items"]] == [
+        ("3", "evaluate"),
+        ("2", "evaluate"),
+        ("1", "evaluate"),
+    ]
+    assert "champion" in [each["alias"] for each in found["champions"]]
+
+
+def test_two_versions_of_a_model_are_compared(get: Any) -> None:
+    found = get(f"models/{MODEL}/diff?from=1&to=2")
+
+    assert found["params"] == [{"name": "max_depth", "before": 3, "after": 4}]
+    assert found["from"]["label"] == "late version 1"
+    assert [each["name"] for each in found["data"]] == ["features", "secret_data"]
 
 
 def test_runs_are_rows_of_parameters_and_metrics(get: Any) -> None:

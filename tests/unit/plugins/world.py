@@ -62,7 +62,8 @@ class World:
             reads=[secret] if secret else [],
             cached={"hit": False, "key": "k", "why": "the first time"},
         )
-        self.model(OPEN, number, MODEL, number + 1, reads=[features])
+        known = [features, secret] if secret else [features]
+        self.model(OPEN, number, MODEL, number + 1, reads=known)
         evaluation = {
             "model_uri": f"models:/{MODEL}/{number + 1}",
             "model_id": f"m-{MODEL}-{number + 1}",
@@ -78,7 +79,13 @@ class World:
             "experiment_id": "1",
         }
         self.record(
-            OPEN, number, "evaluate", reads=[features], evaluation=evaluation, metrics=evaluation["metrics"]
+            OPEN,
+            number,
+            "evaluate",
+            reads=[features],
+            models_read=[{**evaluation, "role": "evaluated", "metrics": None}],
+            evaluation=evaluation,
+            metrics=evaluation["metrics"],
         )
         promoted = number != 1
         self.record(
