@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -267,6 +267,7 @@ def execute(plan: Plan, *, now: datetime | None = None) -> Outcome:
 
     versions = [item for item in going if item.kind == "version"]
     for batch in _batches(versions):
+        _leave_marks(objects, memory, batch, when)
         _delete(objects, [item.key for item in batch])
 
     blobs: list[Decision] = []
@@ -283,6 +284,27 @@ def execute(plan: Plan, *, now: datetime | None = None) -> Outcome:
         _delete(objects, some)
     freed = sum(entry.size_bytes for entry in over) + sum(item.size_bytes for item in unfinished)
     return Outcome(_totals([*versions, *blobs, *unfinished]), freed, tuple(restored))
+
+
+def _leave_marks(objects: ObjectStore, memory: _Memory, batch: Sequence[Decision], when: datetime) -> None:
+    """Write down what goes and why, so that who looks for a version later learns it; before it is gone."""
+
+    def mark(item: Decision) -> None:
+        ref = memory.refs[item.key]
+        doc = {
+            "kind": "ml-collected/v1",
+            "name": ref.name,
+            "version_id": ref.version_id,
+            "digest": ref.digest,
+            "type": ref.type,
+            "size_bytes": ref.size_bytes,
+            "producer": None if ref.producer is None else asdict(ref.producer),
+            "collected_at": when.isoformat(),
+            "reason": item.reason,
+        }
+        objects.put_json(keys.collected_key(ref.name, ref.version_id), doc, create_only=False)
+
+    at_once(mark, [item for item in batch if item.key in memory.refs])
 
 
 def _take_away(plan: Plan, batch: Sequence[Decision], when: datetime) -> tuple[list[Decision], list[str]]:

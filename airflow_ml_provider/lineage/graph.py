@@ -500,9 +500,11 @@ class Lineage:
         try:
             ref = self.store.get(name, version_id)
         except ArtifactNotFoundError:
-            use = self._uses.get(version_id) or {}
-            node = replace(node, missing=self._why_gone(name, version_id), **_of_use(use))
-            producer = use.get("producer")
+            mark = self._mark_of(name, version_id)
+            # Without a mark its readers remember what it was.
+            known = mark or self._uses.get(version_id) or {}
+            node = replace(node, missing=_why_gone(mark), **_of_use(known))
+            producer = known.get("producer")
         except StoreError:
             raise
         except ArtifactError as exc:
@@ -515,12 +517,13 @@ class Lineage:
                 node = replace(node, details={"origin": "saved outside of a task"})
         return (node if producer is None else replace(node, **_maker(producer))), producer
 
-    def _why_gone(self, name: str, version_id: str) -> str:
+    def _mark_of(self, name: str, version_id: str) -> Json:
+        """Return what garbage collection wrote down of a version that it removed; empty if it did not."""
         try:
-            mark = self.objects.get_json(keys.collected_key(name, version_id))
+            found: Json = self.objects.get_json(keys.collected_key(name, version_id))
         except ArtifactNotFoundError:
-            return "its manifest is gone, and garbage collection does not know of it"
-        return f"garbage collection removed it on {mark['collected_at']}: {mark['reason']}"
+            return {}
+        return found
 
     def _look_at_task(self, node_id: str, parts: Sequence[str]) -> _View:
         dag_id, run_id, task_id, map_index, try_number = parts
@@ -883,6 +886,12 @@ def _about_attempt(record: Mapping[str, Any]) -> Json:
         "commit": (record.get("code") or {}).get("git.commit"),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _why_gone(mark: Mapping[str, Any]) -> str:
+    if not mark:
+        return "its manifest is gone, and garbage collection does not know of it"
+    return f"garbage collection removed it on {mark['collected_at']}: {mark['reason']}"
 
 
 def _registered_as(edges: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:

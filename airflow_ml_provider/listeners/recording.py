@@ -25,6 +25,7 @@ _SECONDS_BETWEEN_EARLY_RECORDS = 1.0
 _MOST_VALUES = 100
 _TEXT_CHARACTERS = 250
 _ERROR_CHARACTERS = 500
+_SOURCE_CHARACTERS = 8_000
 # Of an event's extra, what names a version; the rest is the user's, and may be long.
 _EXTRA = (
     "alias",
@@ -167,7 +168,7 @@ def _record(state: TaskState, task_instance: Any, outcome: str, error: Any) -> T
         cached=state.cached,
         evaluation=state.evaluation,
         promotion=state.promotion,
-        code=_code(task, getattr(task_instance, "bundle_instance", None)),
+        code=_code(task, getattr(task_instance, "bundle_instance", None), with_source=_trained(state)),
         environment=_environment(task_instance),
         error=_told(error) if isinstance(error, BaseException) else None,
     )
@@ -246,7 +247,11 @@ def _told(error: BaseException) -> str:
     return str(redact(f"{type(error).__name__}: {error}"))[:_ERROR_CHARACTERS]
 
 
-def _code(task: Any, bundle: Any) -> dict[str, Any]:
+def _trained(state: TaskState) -> bool:
+    return any(model["role"] == "trained" for model in state.models_written)
+
+
+def _code(task: Any, bundle: Any, *, with_source: bool) -> dict[str, Any]:
     from airflow_ml_provider.tracking.code import code_state, function_digest
 
     function = getattr(task, "python_callable", None)
@@ -260,9 +265,22 @@ def _code(task: Any, bundle: Any) -> dict[str, Any]:
         function = inspect.unwrap(function)
         found["function"] = f"{function.__module__}.{getattr(function, '__qualname__', function)}"
         found["function_digest"] = function_digest(function)
+        if with_source:
+            found["source"] = _source(function)
         path = getattr(getattr(function, "__code__", None), "co_filename", None) or path
     found["file"] = os.path.basename(path) if path else None
     return {**found, **code_state(path)}
+
+
+def _source(function: Any) -> str | None:
+    """Return the source of a function that trained a model, so that two trainings can be compared."""
+    from airflow.sdk.log import redact
+
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return None
+    return str(redact(source)) if len(source) <= _SOURCE_CHARACTERS else None
 
 
 def _environment(task_instance: Any) -> dict[str, Any]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, str, int]
 
+# What a task saves to go on from is gone when it succeeds; it is neither its input nor its output.
+_CHECKPOINTS = ("checkpoints/", "kept-checkpoints/")
+
 
 @dataclass
 class TaskState:
@@ -139,13 +142,13 @@ def _same_model(known: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def note_read(ref: ArtifactRef, _value: Any = None) -> None:
     """Remember a version that the running task fetched by itself, such as ``store.get(...).load()``."""
-    if (state := current()) is not None:
+    if not ref.name.startswith(_CHECKPOINTS) and (state := current()) is not None:
         state.note_read(ref)
 
 
 def note_written(ref: ArtifactRef) -> None:
     """Remember a version that the running task stored by itself."""
-    if (state := current()) is not None:
+    if not ref.name.startswith(_CHECKPOINTS) and (state := current()) is not None:
         state.note_written(ref)
 
 

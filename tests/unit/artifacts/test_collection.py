@@ -245,6 +245,18 @@ def test_the_parts_of_a_tree_stay_as_long_as_the_tree(store: ArtifactStore) -> N
     assert not store.objects.exists(keys.blob_key(part.digest))
 
 
+def test_what_goes_leaves_a_mark_that_says_what_it_was_and_why(store: ArtifactStore) -> None:
+    producer = Producer("training", "r", "features")
+    old = store.save(b"old", "features/daily", producer=producer)
+    store.save(b"new", "features/daily")
+    collect(store)
+    mark = store.objects.get_json(keys.collected_key("features/daily", old.version_id))
+    assert mark["reason"] == "number 2 of its name, and the last 1 are kept"
+    assert in_days(10) - datetime.fromisoformat(mark["collected_at"]) < timedelta(minutes=5)
+    assert (mark["digest"], mark["size_bytes"], mark["producer"]["task_id"]) == (old.digest, 3, "features")
+    assert len(list(store.objects.list("collected"))) == 1
+
+
 def test_a_backfill_does_not_push_out_the_latest_data(store: ArtifactStore) -> None:
     """It is recorded later and speaks for an earlier time."""
     months = [

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.collection import Retention, execute, plan
 from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundError
 from airflow_ml_provider.lineage.graph import Lineage, node_of_event, node_of_run
 from tests.unit.lineage.history import CHAMPION, History, at, flights, model, month, task
@@ -177,7 +179,7 @@ def test_an_answer_within_a_depth_says_where_more_is(history):
     assert graph.node(task("training/run5/features")).more_down, "the holdout is not shown"
 
 
-def test_a_version_that_garbage_collection_removed_is_shown_with_its_reason(history):
+def test_a_version_that_is_gone_is_shown_as_such(history):
     (raw,) = history.attempt("d/r/raw", writes=["raw"])
     history.attempt("d/r/read", reads=[raw], writes=["out"])
     history.store.objects.delete([keys.version_key("raw", raw.version_id)])
@@ -186,12 +188,19 @@ def test_a_version_that_garbage_collection_removed_is_shown_with_its_reason(hist
     assert (found.task_id, found.type) == ("raw", "bytes"), "its reader remembers who wrote it"
     assert task("d/r/raw") in ids(up(history, at(raw)))
 
-    mark = {"collected_at": "2026-11-21T10:00:00+00:00", "reason": "number 9 of its name"}
-    history.store.objects.put_json(keys.collected_key("raw", raw.version_id), mark)
-    found = history.lineage.explore(at(raw)).node(at(raw))
+
+def test_a_version_that_garbage_collection_removed_is_a_link_still(history):
+    (raw,) = history.attempt("d/r/raw", writes=["raw"])
+    history.attempt("d/r/raw", writes=["raw"], try_number=2)
+    store, now = history.store, datetime.now(UTC) + timedelta(days=2)
+    policy = Retention(keep_last=1)
+    execute(plan(store.objects, store.signer, policy=policy, now=now), now=now)
+    found = up(history, at(raw)).node(at(raw))
     assert found.missing == (
-        "garbage collection removed it on 2026-11-21T10:00:00+00:00: number 9 of its name"
+        f"garbage collection removed it on {now.isoformat()}: number 2 of its name, and the last 1 are kept"
     )
+    assert (found.task_id, found.type, found.size_bytes) == ("raw", "bytes", len("d/r/raw raw"))
+    assert task("d/r/raw") in ids(up(history, at(raw)))
 
 
 def test_an_attempt_without_a_record_is_shown_as_a_broken_link(history):

@@ -10,10 +10,21 @@ from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.objects import ObjectStore
 from airflow_ml_provider.exceptions import ArtifactNotFoundError
 from airflow_ml_provider.lineage.records import (
+    RUNNING,
     TaskRecord,
     VersionUse,
+    close_killed,
     consumers_of,
+    event_id,
+    makers_of_evaluation,
+    makers_of_model,
+    model_key,
     read_record,
+    registered_version,
+    registered_versions,
+    runs_started_by,
+    users_of_evaluation,
+    users_of_model,
     write_record,
 )
 
@@ -70,3 +81,121 @@ def test_a_record_written_twice_is_one_record(objects):
 def test_a_missing_record_is_an_error(objects):
     with pytest.raises(ArtifactNotFoundError):
         read_back(objects)
+
+
+MODEL = {
+    "model_uri": "models:/m-1",
+    "model_id": "m-1",
+    "registered_model_name": "flight delay/eu",
+    "version": "10",
+    "mlflow_run_id": "r1",
+    "alias": None,
+    "role": "scored",
+}
+
+
+def names(edges):
+    return [edge["task_id"] for edge in edges]
+
+
+def test_a_model_knows_who_made_and_who_used_it(objects):
+    trained = {**MODEL, "role": "trained", "registered_model_name": None, "version": None}
+    write_record(objects, replace(RECORD, task_id="fit", models_written=(trained,)))
+    write_record(objects, replace(RECORD, task_id="score", models_read=(MODEL,)))
+    assert [(edge["task_id"], edge["role"]) for edge in makers_of_model(objects, "m-1")] == [
+        ("fit", "trained")
+    ]
+    assert [(edge["task_id"], edge["version"]) for edge in users_of_model(objects, "m-1")] == [
+        ("score", "10")
+    ]
+
+
+def test_a_registered_version_is_found_without_mlflow_whoever_used_it(objects):
+    for version in ("2", "10", "9"):
+        used = {**MODEL, "version": version, "model_id": f"m-{version}"}
+        write_record(objects, replace(RECORD, task_id=f"score{version}", models_read=(used,)))
+    assert registered_version(objects, "flight delay/eu", "10")["model_key"] == "m-10"
+    assert registered_version(objects, "flight delay/eu", "11") is None
+    found = registered_versions(objects, "flight delay/eu")
+    assert [each["version"] for each in found] == ["10", "9", "2"]
+    assert [
+        each["version"] for each in registered_versions(objects, "flight delay/eu", after="10", limit=1)
+    ] == ["9"]
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        (MODEL, "m-1"),
+        ({**MODEL, "model_id": None}, "flight delay/eu/10"),
+        ({"model_uri": "runs:/r1/model"}, "runs:/r1/model"),
+        ({}, None),
+    ],
+)
+def test_a_model_is_filed_under_the_best_name_it_has(model, key):
+    assert model_key(model) == key
+
+
+def test_an_evaluation_knows_who_measured_it_and_who_decided_by_it(objects):
+    write_record(objects, replace(RECORD, task_id="evaluate", evaluation={"mlflow_run_id": "e1"}))
+    write_record(objects, replace(RECORD, task_id="promote", promotion={"evaluation_run_id": "e1"}))
+    assert names(makers_of_evaluation(objects, "e1")) == ["evaluate"]
+    assert names(users_of_evaluation(objects, "e1")) == ["promote"]
+
+
+@pytest.mark.parametrize("source", [None, {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}])
+def test_an_asset_event_knows_the_runs_that_it_started(objects, source):
+    uri, time = "mlflow://flight_delay/champion", "2013-05-01T00:00:00+00:00"
+    event = {"uri": uri, "name": "x", "timestamp": time, "source": source, "extra": {"version": "3"}}
+    for task_id in ("first", "second"):
+        write_record(objects, replace(RECORD, task_id=task_id, triggered_by=(event,)))
+    (run,) = runs_started_by(objects, uri, event_id(source, time))
+    assert (run["run_id"], run["extra"]) == (RECORD.run_id, {"version": "3"})
+    assert event_id({"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}, None) == event_id(
+        {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": None}, "later"
+    )
+
+
+def test_an_edge_is_written_once_by_an_attempt_that_is_recorded_twice(objects, monkeypatch):
+    put = []
+    real = objects.put_json
+    monkeypatch.setattr(
+        objects, "put_json", lambda key, *rest, **kw: put.append(key) or real(key, *rest, **kw)
+    )
+    known: set[str] = set()
+    write_record(objects, replace(RECORD, outcome=RUNNING), already=known)
+    assert len(put) == 2, "the record and one edge"
+    put.clear()
+    write_record(objects, replace(RECORD, models_read=(MODEL,)), already=known)
+    assert sorted(key.partition("/")[0] for key in put) == ["models", "records", "registered"]
+    assert next(consumers_of(objects, READ_ID))["task_id"] == RECORD.task_id
+
+
+def test_uses_of_a_version_say_how(objects):
+    write_record(objects, replace(RECORD, task_id="a"))
+    write_record(objects, replace(RECORD, task_id="b", reads=(replace(READ, loaded=False),)))
+    write_record(objects, replace(RECORD, task_id="c", reads=(), reused=(READ,)))
+    found = {edge["task_id"]: edge["use"] for edge in consumers_of(objects, READ_ID)}
+    assert found == {"a": "read", "b": "handed", "c": "reused"}
+
+
+def test_an_attempt_that_was_killed_is_found_by_the_next_one(objects):
+    before = {"dag_id": RECORD.dag_id, "run_id": RECORD.run_id, "task_id": RECORD.task_id, "map_index": 3}
+    assert not close_killed(objects, {**before, "try_number": 2}, 3), "it left nothing"
+    write_record(objects, replace(RECORD, outcome=RUNNING))
+    assert close_killed(objects, {**before, "try_number": 2}, 3)
+    found = read_back(objects)
+    assert found["outcome"] == "killed"
+    assert found["error"] == "its process ended without a word; try 3 found it so"
+    assert found["reads"][0]["version_id"] == READ_ID
+    assert not close_killed(objects, {**before, "try_number": 2}, 3), "it is said once"
+
+
+def test_numbers_that_json_lacks_and_nested_times_are_text(objects):
+    odd = replace(
+        RECORD, metrics={"a": float("nan"), "b": float("-inf")}, run={"run_after": RECORD.effective_at}
+    )
+    write_record(objects, odd)
+    found = read_back(objects)
+    assert found["metrics"] == {"a": "nan", "b": "-inf"}
+    assert found["run"] == {"run_after": "2013-03-01T00:00:00+00:00"}
