@@ -235,7 +235,8 @@ def _report_as_hooks_do(state: TaskState | None, task_instance: Any, undo: list[
         for asset in assets:
             uri = getattr(asset, "uri", None)
             if isinstance(uri, str) and uri not in known:
-                add(None, uri=uri, name=asset.name, group=asset.group, asset_extra=asset.extra)
+                about = {name: getattr(asset, name, None) for name in ("name", "group", "extra")}
+                add(None, uri=uri, name=about["name"], group=about["group"], asset_extra=about["extra"])
 
 
 # The collector is one for the process and nobody empties it: dag.test() runs many attempts in one.

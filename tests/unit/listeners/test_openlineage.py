@@ -123,3 +123,35 @@ def test_checkpoints_are_no_data_sets(tmp_path):
         state.note_written(store.save({"a": 1}, name))
     found = openlineage._data_sets(state, RuntimeTaskInstance().task)
     assert [each.name for each in found] == ["features"]
+
+
+class Collector:
+    """Of hook lineage, as Airflow's own."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[str, Any] = {"earlier": "s3://earlier"}
+        self._outputs: dict[str, Any] = {}
+
+    def add_input_asset(self, context: Any, uri: str, **about: Any) -> None:
+        self._inputs[f"{uri} {len(self._inputs)}"] = uri
+
+    def add_output_asset(self, context: Any, uri: str, **about: Any) -> None:
+        self._outputs[f"{uri} {len(self._outputs)}"] = uri
+
+
+def test_an_operator_that_is_not_asked_is_reported_as_hooks_do_and_taken_back(provider, monkeypatch):
+    from airflow.sdk import lineage
+
+    collector = Collector()
+    monkeypatch.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
+    ti = RuntimeTaskInstance()
+    ti.task.task_type = "PythonOperator"
+    ti.task.inlets = [SimpleNamespace(uri="s3://declared")]  # a reference: neither name nor extra
+    undo: list[Any] = []
+    openlineage._report(ti, provider.get_openlineage_listener().extractor_manager, undo)
+    assert list(collector._inputs.values()) == ["s3://earlier", "s3://declared"]
+    assert list(collector._outputs.values()) == ["ml-artifact://features"]
+    assert not hasattr(ti.task, "get_openlineage_facets_on_complete")
+    for step in undo:
+        step()
+    assert (collector._inputs, collector._outputs) == ({"earlier": "s3://earlier"}, {})
