@@ -159,10 +159,6 @@ class Run:
     data_interval: tuple[datetime, datetime] | None = None
     effective_at: datetime | None = None
 
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Run:
-        return made_of(cls, doc)
-
     def to_json(self) -> Json:
         return _plain_fields(self)
 
@@ -191,10 +187,6 @@ class Measured:
     evaluation: Json | None = None
     promotion: Json | None = None
     cached: Json | None = None
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Measured:
-        return made_of(cls, doc)
 
     def to_json(self) -> Json:
         return _plain_fields(self)
@@ -261,10 +253,6 @@ class Verdict:
     recorded_at: datetime | None = None
     effective_at: datetime | None = None
     further: Json = field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Verdict:
-        return made_of(cls, doc)
 
     def to_json(self) -> Json:
         return _plain_fields(self)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -26,7 +27,6 @@ from airflow_ml_provider.exceptions import (
 from airflow_ml_provider.lineage import index
 from airflow_ml_provider.lineage.answers import (
     Growth,
-    Json,
     Measured,
     Model,
     Page,
@@ -39,10 +39,12 @@ from airflow_ml_provider.lineage.answers import (
     VersionDetail,
     made_of,
 )
+from airflow_ml_provider.lineage.memory import memory_of
 from airflow_ml_provider.lineage.records import TaskRecord
 from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
 
 if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.objects import ObjectInfo
     from airflow_ml_provider.artifacts.refs import ArtifactRef
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
@@ -75,6 +77,7 @@ class Queries:
         self._store = store
         self._objects = store.objects
         self._may_read = may_read
+        self._memory = memory_of(store)
         self.ledger = Ledger(store.objects)
 
     # -- artifacts
@@ -121,10 +124,7 @@ class Queries:
         """Versions of an artifact by wall clock, newest first."""
         prefix = keys.versions_prefix(check_name(name))
 
-        def read(key: str) -> Version | None:
-            return self._version(name, _version_id(key))
-
-        return self._page(prefix, read, limit=limit, cursor=cursor)
+        return self._page(prefix, lambda entry: self._version(name, entry), limit=limit, cursor=cursor)
 
     def version(
         self,
@@ -164,8 +164,8 @@ class Queries:
         The requests of :meth:`versions`, and one small one for each stored object of tables in pieces.
         """
         prefix = keys.versions_prefix(check_name(name))
-        found = [entry.key for entry in self._objects.list(prefix, limit=_limit(limit) + 1)]
-        refs = [ref for ref in at_once(lambda key: self._ref(name, _version_id(key)), found[:limit]) if ref]
+        found = list(self._objects.list(prefix, limit=_limit(limit) + 1))
+        refs = [ref for ref in at_once(lambda entry: self._ref(name, entry), found[:limit]) if ref]
         sizes = {ref.digest: ref.size_bytes for ref in refs if not ref.parts}
         pieces = list(dict.fromkeys(part for ref in refs for part in ref.parts))
 
@@ -192,10 +192,7 @@ class Queries:
     def readers(self, version_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[Reader]:
         """The attempts that read a version, by DAG and run."""
 
-        def read(key: str) -> Reader | None:
-            return self._known(key, lambda doc: made_of(Reader, doc))
-
-        return self._page(keys.consumers_prefix(version_id), read, limit=limit, cursor=cursor)
+        return self._page(keys.consumers_prefix(version_id), self._listed(Reader), limit=limit, cursor=cursor)
 
     # -- runs and records
 
@@ -215,10 +212,7 @@ class Queries:
     def runs(self, dag_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[Run]:
         """The runs of a DAG that left records, in the order of Airflow's own list: the latest first."""
 
-        def read(key: str) -> Run | None:
-            return self._known(key, Run.from_json)
-
-        return self._page(index.runs_prefix(dag_id), read, limit=limit, cursor=cursor)
+        return self._page(index.runs_prefix(dag_id), self._listed(Run), limit=limit, cursor=cursor)
 
     def measured(
         self,
@@ -238,23 +232,19 @@ class Queries:
         prefix = index.metrics_prefix(dag_id)
         wanted = None if task_id is None else keys.segment(task_id)
 
-        def read(key: str) -> Measured | None:
-            return self._known(key, Measured.from_json)
-
         def keep(key: str) -> bool:
             return wanted is None or key.split("/")[1] == wanted
 
         if cursor is None and until is not None:
             cursor = keys.before_versions_at(until)
-        return self._page(prefix, read, limit=limit, cursor=cursor, keep=keep)
+        return self._page(prefix, self._listed(Measured), limit=limit, cursor=cursor, keep=keep)
 
     def measured_in(self, run: Run) -> list[Measured]:
         """What the task instances of one run measured."""
         if run.run_after is None:
             return []
         prefix = f"{index.metrics_prefix(run.dag_id)}{index.run_place(run.run_id, run.run_after)}/"
-        found = [entry.key for entry in self._objects.list(prefix)]
-        rows = at_once(lambda key: self._known(key, Measured.from_json), found)
+        rows = at_once(self._listed(Measured), self._objects.list(prefix))
         return [row for row in rows if row is not None]
 
     def run_attempts(
@@ -262,17 +252,13 @@ class Queries:
     ) -> Page[TaskRecord]:
         """The attempts of all task instances of a run, by task, map index and try."""
 
-        def read(key: str) -> TaskRecord | None:
-            return self._known(key, _record)
-
         prefix = keys.record_key(dag_id, run_id, "x", 0, 0).rsplit("/", 3)[0] + "/"
-        return self._page(prefix, read, limit=limit, cursor=cursor)
+        return self._page(prefix, self._listed(TaskRecord), limit=limit, cursor=cursor)
 
     def attempts(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> list[TaskRecord]:
         """The attempts of a task instance, the last one first."""
         prefix = keys.record_key(dag_id, run_id, task_id, map_index, 0).rpartition("/")[0]
-        found = [entry.key for entry in self._objects.list(prefix)]
-        attempts = at_once(lambda key: self._known(key, _record), found)
+        attempts = at_once(self._listed(TaskRecord), self._objects.list(prefix))
         return sorted(
             (each for each in attempts if each is not None), key=lambda each: each.try_number, reverse=True
         )
@@ -288,7 +274,7 @@ class Queries:
         if try_number is None:
             found = next(iter(self.attempts(dag_id, run_id, task_id, map_index)), None)
         else:
-            found = self._known(keys.record_key(dag_id, run_id, task_id, map_index, try_number), _record)
+            found = self._known(keys.record_key(dag_id, run_id, task_id, map_index, try_number), TaskRecord)
         if found is None:
             mapped = f"[{map_index}]" if map_index >= 0 else ""
             raise ArtifactNotFoundError(
@@ -348,10 +334,12 @@ class Queries:
     ) -> Page[RegisteredVersion]:
         """The versions of a registered model that records know, the highest first."""
 
-        def read(key: str) -> RegisteredVersion | None:
-            return self._known(key, lambda doc: made_of(RegisteredVersion, doc))
-
-        return self._page(keys.registered_prefix(registered_model_name), read, limit=limit, cursor=cursor)
+        return self._page(
+            keys.registered_prefix(registered_model_name),
+            self._listed(RegisteredVersion),
+            limit=limit,
+            cursor=cursor,
+        )
 
     def verdicts(
         self,
@@ -363,18 +351,15 @@ class Queries:
     ) -> Page[Verdict]:
         """What promotion tasks decided about an alias, rejections too, the latest first by wall clock."""
 
-        def read(key: str) -> Verdict | None:
-            return self._known(key, Verdict.from_json)
-
         prefix = index.decisions_prefix(registered_model_name, alias)
-        return self._page(prefix, read, limit=limit, cursor=cursor)
+        return self._page(prefix, self._listed(Verdict), limit=limit, cursor=cursor)
 
     # -- how
 
     def _page(
         self,
         prefix: str,
-        read: Callable[[str], T | None],
+        read: Callable[[ObjectInfo], T | None],
         *,
         limit: int,
         cursor: str | None,
@@ -388,7 +373,7 @@ class Queries:
         limit = _limit(limit)
         start = None if cursor is None else f"{prefix}{_cursor(cursor)}"
         found: list[T] = []
-        pending: list[str] = []
+        pending: list[ObjectInfo] = []
         last = ""
 
         def take() -> None:
@@ -403,22 +388,35 @@ class Queries:
                 return Page(tuple(found), last)
             last = entry.key.removeprefix(prefix)
             if last.endswith(".json") and keep(last):
-                pending.append(entry.key)
+                pending.append(entry)
         take()
         return Page(tuple(found))
 
     def _shows(self, dag_id: str | None) -> bool:
         return self._may_read is None or dag_id is None or self._may_read(dag_id)
 
-    def _known(self, key: str, made: Callable[[Json], T]) -> T | None:
+    def _known(self, key: str, cls: type[T]) -> T | None:
         """Read a small object; None if it is gone, or of a DAG that whoever asks may not see."""
+        dag_id, found = self._read(key, cls)
+        return found if self._shows(dag_id) else None
+
+    def _listed(self, cls: type[T]) -> Callable[[ObjectInfo], T | None]:
+        """Give what reads objects of a list, as :meth:`_known` does, and not again if they are the same."""
+
+        def read(entry: ObjectInfo) -> T | None:
+            dag_id, found = self._memory.recall(entry, cls.__name__, lambda key: self._read(key, cls))
+            return found if self._shows(dag_id) else None
+
+        return read
+
+    def _read(self, key: str, cls: type[T]) -> tuple[str | None, T | None]:
         try:
             doc = self._objects.get_json(key)
         except ArtifactNotFoundError:
-            return None
+            return None, None
         if not isinstance(doc, dict):
             raise ArtifactCorruptError(f"{self._objects.root}/{key} is not what is kept there; delete it")
-        return made(doc) if self._shows(doc.get("dag_id")) else None
+        return doc.get("dag_id"), made_of(cls, doc)
 
     def _name_of(self, folder: str) -> str | None:
         name = keys.text_of(folder)
@@ -434,32 +432,38 @@ class Queries:
         """The newest version that may be seen, of the latest few."""
         prefix = keys.versions_prefix(name)
         for entry in self._objects.list(prefix, limit=1 if self._may_read is None else _LOOKED_AT):
-            if (found := self._version(name, _version_id(entry.key))) is not None:
+            if (found := self._version(name, entry)) is not None:
                 return found
         return None
 
-    def _version(self, name: str, version_id: str) -> Version | None:
+    def _version(self, name: str, entry: ObjectInfo) -> Version | None:
         try:
-            ref = self._store.get(name, version_id)
+            ref = self._manifest(name, entry)
         except ArtifactNotFoundError:
             return None
         except StoreError:
             raise
         except (ArtifactError, ValueError) as exc:
             # Whose it is nobody knows, so it is shown only to whoever may see everything.
-            if self._may_read is not None:
-                return None
-            return _unreadable(name, version_id, exc)
+            return None if self._may_read is not None else _unreadable(name, _version_id(entry.key), exc)
         return Version.of(ref) if self._shows(_maker(ref)) else None
 
-    def _ref(self, name: str, version_id: str) -> ArtifactRef | None:
+    def _ref(self, name: str, entry: ObjectInfo) -> ArtifactRef | None:
         try:
-            ref = self._store.get(name, version_id)
+            ref = self._manifest(name, entry)
         except StoreError:
             raise
         except (ArtifactError, ValueError):
             return None
         return ref if self._shows(_maker(ref)) else None
+
+    def _manifest(self, name: str, entry: ObjectInfo) -> ArtifactRef:
+        def read(key: str) -> ArtifactRef:
+            # What is large in a manifest is shown of one version at a time.
+            found = self._store.get(name, _version_id(key))
+            return replace(found, schema=None, preview=None, _store=None)
+
+        return self._memory.recall(entry, "manifest", read)
 
     def _model_name(self, folder: str) -> str | None:
         name = keys.text_of(folder)
@@ -484,10 +488,6 @@ def _time_or_epoch(read: Callable[[str], datetime], version_id: str) -> datetime
         return read(version_id)
     except ValueError:  # no store writes such a key
         return datetime.fromtimestamp(0, UTC)
-
-
-def _record(doc: Json) -> TaskRecord:
-    return made_of(TaskRecord, doc)
 
 
 def _maker(ref: ArtifactRef) -> str | None:
