@@ -16,6 +16,8 @@ from tests.support.openlineage_schemas import check_event, skip_without_the_spec
 
 pytest.importorskip("airflow.providers.openlineage")
 
+pytestmark = pytest.mark.timeout(900)  # the story takes a minute, on a busy machine several
+
 ROOT = Path(__file__).resolve().parents[2]
 STORY = Path(__file__).with_name("openlineage_story.py")
 REMOTE = "https://me:hunter2@git.example.com/org/repo.git"
@@ -55,7 +57,7 @@ def events(
         },
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
