@@ -3,6 +3,7 @@
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of dependencies.
 
+import copy
 from typing import Annotated
 
 from fastapi import Depends, Path, Query
@@ -15,6 +16,7 @@ from airflow_ml_provider.assets.handlers import check_alias, check_registered_mo
 from airflow_ml_provider.lineage.graph import Lineage
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.plugins.api.access import AccessDep
+from airflow_ml_provider.plugins.api.remembered import Remembered, RememberingObjects
 
 _ID = r"^[^\x00-\x1f\x7f]+$"
 
@@ -49,10 +51,15 @@ NodeId = Annotated[str, Query(min_length=1, max_length=2000, pattern=_ID)]
 VERSION_PATTERN = r"^[0-9]{1,18}$"
 
 
+_remembered = Remembered()
+
+
 def _store() -> ArtifactStore:
     from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 
-    return ArtifactStoreHook().store
+    store = copy.copy(ArtifactStoreHook().store)
+    store.objects = RememberingObjects(store.objects, _remembered)
+    return store
 
 
 StoreDep = Annotated[ArtifactStore, Depends(_store)]
