@@ -146,8 +146,8 @@ class Queries:
             raise ValueError("version_id and as_of both choose a version; give one of them")
         if as_of is not None:
             ref = self._store.as_of(name, as_of, clock=clock)
-        elif version_id is not None:
-            ref = self._store.get(name, keys.check_version_id(version_id))
+        elif version_id is not None or self._may_read is None:
+            ref = self._store.get(name, version_id and keys.check_version_id(version_id))
         else:
             newest = next(iter(self.versions(name, limit=1).items), None)
             if newest is None:
