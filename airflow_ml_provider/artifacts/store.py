@@ -22,6 +22,7 @@ from airflow_ml_provider.artifacts.objects import ObjectStore, at_once
 from airflow_ml_provider.artifacts.preview import SECRET_NAMES, masked
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer, check_name, part_name
 from airflow_ml_provider.artifacts.signing import Signer
+from airflow_ml_provider.artifacts.statistics import with_statistics
 from airflow_ml_provider.artifacts.unpacking import UNPACKED, unpacked_limit
 from airflow_ml_provider.artifacts.values import Reader, Writer, json_size
 from airflow_ml_provider.exceptions import (
@@ -642,6 +643,9 @@ class _Session:
         if again := self._earlier.get((part_name(name), digest, entry.format)):
             return again
         shown = facts.preview and self._store.previews
+        masks = (*self._store.mask, *facts.mask)
+        if shown:
+            schema = with_statistics(schema, value, masks)
         named = registry.public_type_name(type(value) if value_type is None else value_type)
         ref = ArtifactRef(
             name=part_name(name),
@@ -656,7 +660,7 @@ class _Session:
             data_interval=facts.data_interval,
             schema=schema,
             # A tree shows envelopes and nodes, which mean nothing to people.
-            preview=masked(encoded.preview, (*self._store.mask, *facts.mask), names=self._last_names(name))
+            preview=masked(encoded.preview, masks, names=self._last_names(name))
             if shown and entry.format != "tree-v1"
             else None,
             parts=parts,
