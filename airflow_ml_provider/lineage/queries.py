@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -39,7 +38,6 @@ from airflow_ml_provider.lineage.answers import (
     VersionDetail,
     made_of,
 )
-from airflow_ml_provider.lineage.memory import memory_of
 from airflow_ml_provider.lineage.records import TaskRecord
 from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
 
@@ -77,7 +75,6 @@ class Queries:
         self._store = store
         self._objects = store.objects
         self._may_read = may_read
-        self._memory = memory_of(store)
         self.ledger = Ledger(store.objects)
 
     # -- artifacts
@@ -397,26 +394,21 @@ class Queries:
 
     def _known(self, key: str, cls: type[T]) -> T | None:
         """Read a small object; None if it is gone, or of a DAG that whoever asks may not see."""
-        dag_id, found = self._read(key, cls)
-        return found if self._shows(dag_id) else None
-
-    def _listed(self, cls: type[T]) -> Callable[[ObjectInfo], T | None]:
-        """Give what reads objects of a list, as :meth:`_known` does, and not again if they are the same."""
-
-        def read(entry: ObjectInfo) -> T | None:
-            dag_id, found = self._memory.recall(entry, cls.__name__, lambda key: self._read(key, cls))
-            return found if self._shows(dag_id) else None
-
-        return read
-
-    def _read(self, key: str, cls: type[T]) -> tuple[str | None, T | None]:
         try:
             doc = self._objects.get_json(key)
         except ArtifactNotFoundError:
-            return None, None
+            return None
         if not isinstance(doc, dict):
             raise ArtifactCorruptError(f"{self._objects.root}/{key} is not what is kept there; delete it")
-        return doc.get("dag_id"), made_of(cls, doc)
+        return made_of(cls, doc) if self._shows(doc.get("dag_id")) else None
+
+    def _listed(self, cls: type[T]) -> Callable[[ObjectInfo], T | None]:
+        """Give what reads objects of a list, as :meth:`_known` does."""
+
+        def read(entry: ObjectInfo) -> T | None:
+            return self._known(entry.key, cls)
+
+        return read
 
     def _name_of(self, folder: str) -> str | None:
         name = keys.text_of(folder)
@@ -438,7 +430,7 @@ class Queries:
 
     def _version(self, name: str, entry: ObjectInfo) -> Version | None:
         try:
-            ref = self._manifest(name, entry)
+            ref = self._store.get(name, _version_id(entry.key))
         except ArtifactNotFoundError:
             return None
         except StoreError:
@@ -450,20 +442,12 @@ class Queries:
 
     def _ref(self, name: str, entry: ObjectInfo) -> ArtifactRef | None:
         try:
-            ref = self._manifest(name, entry)
+            ref = self._store.get(name, _version_id(entry.key))
         except StoreError:
             raise
         except (ArtifactError, ValueError):
             return None
         return ref if self._shows(_maker(ref)) else None
-
-    def _manifest(self, name: str, entry: ObjectInfo) -> ArtifactRef:
-        def read(key: str) -> ArtifactRef:
-            # What is large in a manifest is shown of one version at a time.
-            found = self._store.get(name, _version_id(key))
-            return replace(found, schema=None, preview=None, _store=None)
-
-        return self._memory.recall(entry, "manifest", read)
 
     def _model_name(self, folder: str) -> str | None:
         name = keys.text_of(folder)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -11,13 +10,11 @@ import pandas as pd
 import pytest
 
 from airflow_ml_provider.artifacts import keys
-from airflow_ml_provider.artifacts.objects import ObjectInfo
 from airflow_ml_provider.artifacts.refs import Producer
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError
 from airflow_ml_provider.lineage.answers import Measured, flat, latest_attempts
 from airflow_ml_provider.lineage.index import index_attempt
-from airflow_ml_provider.lineage.memory import Memory
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.tracking.ledger import AliasMove
 
@@ -363,55 +360,3 @@ def test_a_run_without_a_time_is_in_no_list(store, queries):
     keep(store, {**record(metrics={"auc": 0.5}), "run": {}})
     assert queries.runs("training").items == ()
     assert queries.attempt("training", "run 0", "fit").metrics == {"auc": 0.5}
-
-
-# -- what was read before
-
-
-def test_what_a_list_shows_unchanged_is_read_once(store, asked, tmp_path):
-    for number in range(3):
-        store.save(b"%d" % number, "data", producer=by("mine"))
-        keep(store, record(number, metrics={"auc": number / 10}))
-    queries, other = Queries(store), Queries(store, may_read=lambda dag_id: False)
-
-    def look():
-        asked.clear()
-        return queries.versions("data"), queries.measured("training"), queries.runs("training")
-
-    look()
-    look()
-    assert asked["get_json"] == 9, "of the last minute: they may still be replaced"
-
-    age(tmp_path)
-    before = look()
-    assert look() == before
-    assert asked == {"list": 3}
-    assert (other.versions("data").items, other.measured("training").items) == ((), ())
-
-    keep(store, record(1, metrics={"auc": 0.9}))
-    changed = look()[1]
-    assert asked["get_json"] == 1
-    assert [row.metrics["auc"] for row in changed.items] == [0.2, 0.9, 0.0]
-    assert queries.version("data").schema is not None or queries.version("data").preview is not None
-
-
-def age(folder):
-    for path in folder.rglob("*.json"):
-        os.utime(path, (path.stat().st_mtime - 600,) * 2)
-
-
-def test_the_memory_holds_the_latest_and_nothing_large():
-    memory, long_ago = Memory(most=2), datetime(2020, 1, 1, tzinfo=UTC)
-    made = []
-
-    def ask(key, size=1, answer="found"):
-        memory.recall(ObjectInfo(key, size, long_ago), "kind", lambda key: made.append(key) or answer)
-
-    for key in ("a", "b", "a", "c", "a", "b"):
-        ask(key)
-    assert made == ["a", "b", "c", "b"]
-    for options in ({"size": 1 << 20}, {"answer": None}):
-        made.clear()
-        for _ in range(2):
-            ask("d", **options)
-        assert made == ["d", "d"]
