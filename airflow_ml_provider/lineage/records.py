@@ -126,16 +126,18 @@ def write_record(objects: ObjectStore, record: TaskRecord, *, already: set[str] 
 
     An attempt that is written twice (while it runs and when it ended) replaces its own record.
 
-    :param already: Keys of edges that this attempt wrote; they are not written again, and new ones are added.
+    :param already: Edges that this attempt wrote, by key and part that it played; they are not written again,
+        and new ones are added.
     """
     from airflow_ml_provider.lineage.index import index_attempt
 
     known = set() if already is None else already
     objects.put_json(record.key, record.to_json(), create_only=False)
-    edges = {key: doc for key, doc in _edges(record) if key not in known}
+    # What was handed over as an input may turn out to be what is evaluated: then the edge is written again.
+    edges = {key: doc for key, doc in _edges(record) if _mark(key, doc) not in known}
     # Which model a registered version is never changes; who made it and who used it are edges of their own.
     at_once(lambda key: objects.put_json(key, edges[key], create_only=key.startswith("registered/")), edges)
-    known.update(edges)
+    known.update(_mark(key, doc) for key, doc in edges.items())
     if record.outcome != RUNNING:
         index_attempt(objects, record.to_json())
 
@@ -289,6 +291,10 @@ def _edges(record: TaskRecord) -> Iterator[tuple[str, dict[str, Any]]]:
         started = {"dag_id": record.dag_id, "run_id": record.run_id, **event}
         key = keys.event_prefix(event["uri"], event_id(event.get("source"), event.get("timestamp")))
         yield key + run, _plain(started)
+
+
+def _mark(key: str, doc: Mapping[str, Any]) -> str:
+    return f"{key} {doc.get('role') or doc.get('use') or ''}"
 
 
 def _edges_under(objects: ObjectStore, prefix: str) -> Iterator[dict[str, Any]]:

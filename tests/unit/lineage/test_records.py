@@ -171,6 +171,23 @@ def test_an_edge_is_written_once_by_an_attempt_that_is_recorded_twice(objects, m
     assert next(consumers_of(objects, READ_ID))["task_id"] == RECORD.task_id
 
 
+def test_an_input_that_turns_out_to_be_what_is_evaluated_is_known_as_that(objects):
+    known: set[str] = set()
+    early = replace(
+        RECORD,
+        outcome=RUNNING,
+        reads=(replace(READ, loaded=False),),
+        models_read=({**MODEL, "role": "input"},),
+    )
+    write_record(objects, early, already=known)
+    write_record(objects, replace(RECORD, models_read=({**MODEL, "role": "evaluated"},)), already=known)
+
+    [edge] = users_of_model(objects, model_key(MODEL))
+    assert (edge["role"], edge["outcome"]) == ("evaluated", "success")
+    [edge] = consumers_of(objects, READ_ID)
+    assert edge["use"] == "read"
+
+
 def test_uses_of_a_version_say_how(objects):
     write_record(objects, replace(RECORD, task_id="a"))
     write_record(objects, replace(RECORD, task_id="b", reads=(replace(READ, loaded=False),)))
