@@ -23,7 +23,7 @@ from airflow_ml_provider.tracking.flavors import log_model
 from airflow_ml_provider.tracking.gates import MetricGate, decide
 from airflow_ml_provider.tracking.identity import TaskIdentity
 from airflow_ml_provider.tracking.registry import alias_version, move_alias, register_version
-from airflow_ml_provider.tracking.runs import find_run, task_run
+from airflow_ml_provider.tracking.runs import task_run
 from tests.support.mlflow_server import mlflow_server_in
 
 TRAIN = """
@@ -32,14 +32,13 @@ from airflow_ml_provider.tracking.client import connect
 from airflow_ml_provider.tracking.identity import TaskIdentity
 from airflow_ml_provider.tracking.runs import task_run
 
-uri, experiment, map_index, how = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-identity = TaskIdentity("d", "r1", "fit", map_index=map_index)
+uri, experiment, how = sys.argv[1:]
+identity = TaskIdentity("d", "r1", "fit")
 with task_run(connect(uri), experiment=experiment, identity=identity) as run:
     if how == "on_kill":
         signal.signal(signal.SIGTERM, lambda *_: (run.kill(), os._exit(1)))
     print(run.run_id, flush=True)
-    if how != "finish":
-        time.sleep(120)
+    time.sleep(120)
 """
 
 
@@ -58,9 +57,9 @@ def name():
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
-def start(uri: str, experiment: str, how: str, map_index: int = -1) -> subprocess.Popen[str]:
+def start(uri: str, experiment: str, how: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, uri, experiment, str(map_index), how],
+        [sys.executable, "-c", TRAIN, uri, experiment, how],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -101,19 +100,6 @@ def test_a_late_watchdog_leaves_the_retry_alone(uri, client, name):
             time.sleep(2.5)  # longer than the watchdog needs
             assert client.get_run(run_id).info.status == "RUNNING"
     assert client.get_run(run_id).info.status == "FINISHED"
-
-
-def test_mapped_instances_that_start_together_share_one_parent(uri, client, name):
-    client.create_experiment(name)
-    processes = [start(uri, name, "finish", index) for index in range(4)]
-    ids = [process.communicate(timeout=120)[0].strip() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4
-    children = [client.get_run(run_id) for run_id in ids]
-    assert {child.info.status for child in children} == {"FINISHED"}
-    parents = {child.data.tags["mlflow.parentRunId"] for child in children}
-    experiment_id = children[0].info.experiment_id
-    assert parents == {find_run(client, experiment_id, "d/r1/fit").info.run_id}
-    assert len(client.search_runs([experiment_id])) == 5
 
 
 def test_from_training_to_champion(client, name):
