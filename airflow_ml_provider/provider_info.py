@@ -50,6 +50,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_ml_provider.operators.predict",
                     "airflow_ml_provider.operators.drift",
                     "airflow_ml_provider.operators.freshness",
+                    "airflow_ml_provider.operators.sweep",
                 ],
             },
         ],

@@ -214,6 +214,25 @@ ARG_RUN = Arg(
     "is here and now.",
 )
 
+ARG_CLOSE = Arg(("--close",), help="Do it; without it, only say what would be closed.", action="store_true")
+ARG_EXPERIMENT = Arg(
+    ("--experiment",),
+    help="Look only at this MLflow experiment; may be repeated (default: all).",
+    action="append",
+)
+ARG_OLDER_THAN_MINUTES = Arg(
+    ("--older-than-minutes",),
+    help="Leave MLflow runs alone that began later than so long ago (default: 5).",
+    type=not_negative,
+    default=5.0,
+)
+ARG_UNKNOWN = Arg(
+    ("--unknown",),
+    help="Also those whose task instance this Airflow does not know, because its run was deleted. Not where "
+    "several Airflows share the MLflow server.",
+    action="store_true",
+)
+
 RUNS_COMMANDS = (
     ActionCommand(
         name="list",
@@ -231,6 +250,16 @@ RUNS_COMMANDS = (
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.runs.compare_runs"),
         args=(ARG_DAG_ID, ARG_RUN_IDS, ARG_ALL_FACTS, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="sweep",
+        help="Close MLflow runs that lost workers left open",
+        description="Show the MLflow runs that are open although their task instance is over or waits for "
+        "its next try, as after the loss of a machine; with --close, close them. --verbose shows those that "
+        "stay open too. It asks the metadata database; SweepRunsOperator does the same in a DAG.",
+        epilog=_EXIT_CODES,
+        func=lazy_load_command("airflow_ml_provider.cli.sweep.sweep_runs"),
+        args=(ARG_CLOSE, ARG_EXPERIMENT, ARG_OLDER_THAN_MINUTES, ARG_UNKNOWN, ARG_OUTPUT, ARG_VERBOSE),
     ),
 )
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow_ml_provider.operators.promote import PromoteModelOperator
     from airflow_ml_provider.operators.register import RegisterModelOperator
     from airflow_ml_provider.operators.rollback import RollbackModelOperator
+    from airflow_ml_provider.operators.sweep import SweepRunsOperator
     from airflow_ml_provider.operators.train import TrainModelOperator
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "PromoteModelOperator",
     "RegisterModelOperator",
     "RollbackModelOperator",
+    "SweepRunsOperator",
     "TrainModelOperator",
 ]
 
@@ -35,6 +37,7 @@ _HOMES = {
     "PromoteModelOperator": "promote",
     "RegisterModelOperator": "register",
     "RollbackModelOperator": "rollback",
+    "SweepRunsOperator": "sweep",
     "TrainModelOperator": "train",
 }
 

@@ -39,8 +39,13 @@ def test_the_commands_are_these() -> None:
         "models list",
         "models history",
         "models as-of",
+        "lineage up",
+        "lineage down",
+        "lineage blast",
+        "lineage diff",
         "runs list",
         "runs compare",
+        "runs sweep",
         "cache explain",
         "cache clear",
     }
