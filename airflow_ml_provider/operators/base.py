@@ -71,12 +71,14 @@ class MlflowTask:
         key: str | None = None,
         tags: Mapping[str, str] | None = None,
         fingerprint: str | None = None,
+        **options: Any,
     ) -> Iterator[TaskRun]:
         """
         Open the MLflow run of this task instance; it ends with the task's own status.
 
         :param experiment: Name of the experiment; None: the DAG's id.
         :param key: What a later attempt finds the run by; None: the task instance.
+        :param options: More of :func:`~airflow_ml_provider.tracking.runs.task_run`.
         """
         from airflow_ml_provider.tracking.runs import task_run
 
@@ -89,6 +91,7 @@ class MlflowTask:
             key=key,
             credentials=self.hook.credentials,
             fingerprint=fingerprint,
+            **options,
         ) as run:
             self._task_run = run
             states.begin(context).note_mlflow_run(run.run_id, run.experiment_id)

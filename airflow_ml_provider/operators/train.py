@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,11 @@ from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_ml_provider.operators.arguments import Call, LoadsArguments
 from airflow_ml_provider.operators.base import MlflowTask, data_time, note_model, to_xcom, with_connection
+from airflow_ml_provider.operators.surroundings import code_path, code_tags, fingerprint_of, redacted
+from airflow_ml_provider.tracking.autolog import Autolog, autologging, check_autolog
+from airflow_ml_provider.tracking.environment import environment_tags, log_surroundings, measured
 from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.tracking.parents import Best
 from airflow_ml_provider.xcom import state as states
 from airflow_ml_provider.xcom.context import effective_at_of, partition_end_of
 
@@ -50,7 +51,8 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         that it logged itself.
     :param experiment: Name of the MLflow experiment; by default the DAG's id. (templated)
     :param autolog: True records what MLflow's autologging sees (parameters and training metrics of the
-        libraries in use; the model itself is logged once, from the return value). A dict gives options of
+        libraries in use; the model itself is logged once, from the return value). A list names libraries:
+        ``"sklearn"``, ``"xgboost"``, ``"lightgbm"``, ``"torch"`` ... A dict gives options of
         ``mlflow.autolog``.
     :param model_name: Name of the logged model in the run; by default the task's id. (templated)
     :param requirements: Pip requirements to keep with the model; by default those of its library, as
@@ -60,6 +62,13 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
     :param data_until: Where the training data end in data time, e.g. ``"{{ data_interval_start }}"`` for a
         training on what came before its interval. Evaluations of later data may use the model; without it
         they may from the run's own data time on. A datetime or ISO 8601 text. (templated)
+    :param parent_run: Whether the run is put below one run of the whole DAG run. Instances of a mapped task
+        are below a run of that task in any case.
+    :param best: The metric by which the run above tells its best run: a name, or ``(name, "max")`` or
+        ``(name, "min")`` for a metric of your own.
+    :param log_environment: Whether the installed packages, and the code's uncommitted changes, are kept as
+        artifacts of the run.
+    :param log_system_metrics: Whether MLflow samples CPU, memory, disk, network and GPU every 10 seconds.
     :param mlflow_conn_id: Connection of the tracking server; by default ``[ml_provider] mlflow_conn_id``.
     """
 
@@ -76,11 +85,15 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         *,
         python_callable: Callable[..., Any],
         experiment: str | None = None,
-        autolog: bool | Mapping[str, Any] = False,
+        autolog: Autolog = False,
         model_name: str | None = None,
         requirements: Sequence[str] | None = None,
         signature: Any = None,
         data_until: str | datetime | None = None,
+        parent_run: bool = False,
+        best: str | Sequence[str] | None = None,
+        log_environment: bool = True,
+        log_system_metrics: bool = False,
         mlflow_conn_id: str | None = None,
         show_return_value_in_logs: bool = False,
         **kwargs: Any,
@@ -88,19 +101,22 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         super().__init__(
             python_callable=python_callable, show_return_value_in_logs=show_return_value_in_logs, **kwargs
         )
-        if not isinstance(autolog, (bool, Mapping)):
-            raise TypeError(f"autolog must be True, False or a dict of options, got {autolog!r}")
         if isinstance(requirements, str) or not all(isinstance(item, str) for item in requirements or ()):
             raise TypeError(f"requirements must be a list of pip requirements, got {requirements!r}")
         for option, value in (("experiment", experiment), ("model_name", model_name)):
             if isinstance(value, str) and not value.strip():
                 raise ValueError(f"{option} must not be empty; leave it out for the default")
         self.experiment = experiment
-        self.autolog = autolog
+        self.autolog = check_autolog(autolog)
         self.model_name = model_name
         self.requirements = list(requirements) if requirements is not None else None
         self.signature = signature
         self.data_until = data_until
+        Best.of(best)  # a wrong one is refused when the DAG is parsed
+        self.parent_run = parent_run
+        self.best = best
+        self.log_environment = log_environment
+        self.log_system_metrics = log_system_metrics
         self.mlflow_conn_id = mlflow_conn_id
         self._call: Call | None = None
         self._context: Context | None = None
@@ -113,11 +129,14 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         with self.mlflow_run(
             context,
             experiment=self.experiment,
-            tags=self._code_tags(context),
+            tags={**environment_tags(), **code_tags(self.python_callable, context)},
             fingerprint=fingerprint_of(self.python_callable),
+            group=self.parent_run,
+            best=Best.of(self.best),
+            log_system_metrics=self.log_system_metrics,
         ) as run:
             known = set(self._logged_models(run)) if run.resumed else set()
-            with autologging(self.autolog):
+            with measured(run), autologging(self.autolog):
                 result = super().execute(context)
             ref = self._log_result(result, run, known, effective_at)
         self._call = None
@@ -133,12 +152,15 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         """Say in MLflow what the function is called with."""
         run = self._task_run
         assert run is not None, "the function is called inside the run"  # noqa: S101
-        run.log_params(call.scalars)
+        scalars = redacted(call.scalars)
+        run.log_params(scalars)
         if call.refs:
             run.log_inputs(list({ref.version_id: ref for ref in call.refs}.values()), context="training")
         if self._context is not None:  # other parameters than before begin a new run
             self.show_run(self._context, run.experiment_id, run.run_id)
-            states.begin(self._context).params.update(call.scalars)
+            states.begin(self._context).params.update(scalars)
+            if self.log_environment:
+                log_surroundings(run, code_path=code_path(self.python_callable, self._context))
         self._call = call
 
     def _log_result(self, result: Any, run: TaskRun, known: set[str], effective_at: str) -> ModelRef:
@@ -179,45 +201,6 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
             max_results=50,
         )
         return [model.model_id for model in found]
-
-    def _code_tags(self, context: Context) -> dict[str, str]:
-        from airflow_ml_provider.tracking.code import code_state
-
-        function = inspect.unwrap(self.python_callable)
-        tags = {"airflow.callable": f"{function.__module__}.{getattr(function, '__qualname__', function)}"}
-        bundle = getattr(context["ti"], "bundle_instance", None)
-        if version := getattr(bundle, "version", None):
-            tags["airflow.bundle_version"] = str(version)
-        try:
-            path = inspect.getsourcefile(function) or context["dag"].fileloc
-        except TypeError:
-            path = context["dag"].fileloc
-        return {**tags, **code_state(path)}
-
-
-@contextmanager
-def autologging(options: bool | Mapping[str, Any]) -> Iterator[None]:
-    """Let MLflow record the libraries in use while the function runs, and stop afterwards."""
-    if options is False:
-        yield
-        return
-    import mlflow
-
-    chosen = {"log_models": False, "log_datasets": False, **(options if isinstance(options, Mapping) else {})}
-    mlflow.autolog(**chosen)
-    try:
-        yield
-    finally:
-        mlflow.autolog(disable=True, silent=True)
-
-
-def fingerprint_of(function: Callable[..., Any]) -> str | None:
-    """Return a digest of a function's source; None where Python cannot find it."""
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(source.encode()).hexdigest()[:32]
 
 
 def is_model_info(value: Any) -> bool:

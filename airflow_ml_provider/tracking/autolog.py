@@ -35,13 +35,13 @@ def check_autolog(given: Any) -> Autolog:
     if isinstance(given, (bool, Mapping)):
         return given
     names = (given,) if isinstance(given, str) else given
-    if not isinstance(names, (list, tuple, set, frozenset)) or not all(isinstance(n, str) for n in names):
-        raise TypeError(
-            f"autolog must be True, False, a dict of options or a list of libraries, got {given!r}"
-        )
-    unknown = [name for name in names if name not in LIBRARIES]
+    listed = isinstance(names, (list, tuple, set, frozenset)) and all(isinstance(n, str) for n in names)
+    unknown = [name for name in names if name not in LIBRARIES] if listed else [given]
     if unknown:
-        raise ValueError(f"autolog knows {', '.join(LIBRARIES)}; got {', '.join(map(repr, unknown))}")
+        raise (ValueError if listed else TypeError)(
+            "autolog must be True, False or a dict of options, or a list of libraries "
+            f"({', '.join(LIBRARIES)}); got {', '.join(map(repr, unknown))}"
+        )
     return tuple(names)
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import uuid
+from argparse import Namespace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -21,7 +22,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ml_provider import Artifact, ml
+from airflow_ml_provider.operators import SweepRunsOperator
 from airflow_ml_provider.tracking.client import connect
+from airflow_ml_provider.tracking.identity import TaskIdentity
 
 PASSWORD = "s3cret-of-ann"
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -136,11 +139,12 @@ def test_processes_of_their_own_find_the_run_in_their_environment_alone(
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     tracked = ml.tracked(mlflow_conn_id=secret_connection)
+    quiet = {"expect_airflow": False, "show_return_value_in_logs": False}
     shell = "echo $MLFLOW_RUN_ID $MLFLOW_TRACKING_URI $(expr length $MLFLOW_TRACKING_PASSWORD) $EXTRA"
     with DAG(name, schedule=None) as dag:
 
         @ml.tracked(mlflow_conn_id=secret_connection, autolog=["sklearn"])
-        @task.external_python(python=sys.executable, env_vars={"EXTRA": "1"}, expect_airflow=False)
+        @task.external_python(python=sys.executable, env_vars={"EXTRA": "1"}, **quiet)
         def interpreter(depth: int):
             import os
             import sys
@@ -155,7 +159,7 @@ def test_processes_of_their_own_find_the_run_in_their_environment_alone(
             return {"run": run.run_id, "env": variables, "extra": os.environ["EXTRA"], "argv": sys.argv}
 
         @tracked
-        @task.virtualenv(system_site_packages=False, expect_airflow=False)
+        @task.virtualenv(system_site_packages=False, **quiet)
         def environment():
             import os
 
@@ -381,8 +385,46 @@ def test_requests_are_few_and_the_code_and_packages_are_kept(run_dag, client, ru
         work.expand(n=[1, 2, 0]) >> alone()
 
     run_dag(dag)
-    print(*sent, sep="\n")
+    made = list(sent)
     got = runs()
     assert "environment/requirements.txt" in artifacts(client, got["work", 0])
     assert artifacts(client, got["alone"]) == set()
-    assert len(sent) < 100
+    starts = [place for place, (_, path) in enumerate(made) if path == "experiments/get-by-name"]
+    first, second, third, alone = (
+        len(made[start:end]) for start, end in zip(starts, [*starts[1:], None], strict=True)
+    )
+    # What the guide promises; the function's own request comes on top.
+    assert alone == 9 + len(["the marker"])
+    assert max(second, third) <= 24 + 1
+    assert first <= 34 + 1
+
+
+def test_a_sweep_asks_airflow_in_a_dag_and_on_the_command_line(
+    run_dag, client, name, mlflow_server, xcom_table, capsys
+):
+    from airflow_ml_provider.cli.sweep import sweep_runs
+
+    with DAG(name, schedule=None) as dag:
+        PythonOperator.partial(task_id="lost", python_callable=fails_on_two).expand(op_args=[[1], [2]])
+    over = run_dag(dag)
+    experiment = client.create_experiment(name)
+    left = {}
+    for index in (0, 1, 2):
+        identity = TaskIdentity(name, over.run_id, "lost", map_index=index)
+        left[index] = client.create_run(experiment, tags=identity.tags()).info.run_id
+
+    args = Namespace(
+        close=False, experiment=[name], older_than_minutes=0, unknown=False, output="json", verbose=True
+    )
+    capsys.readouterr()
+    sweep_runs(args)
+    told = {row["map_index"]: row["outcome"] for row in json.loads(capsys.readouterr().out)}
+    assert told == {0: "would become FINISHED", 1: "would become KILLED", 2: "stays open"}
+
+    with DAG(f"{name}_sweep", schedule=None) as sweeping:
+        SweepRunsOperator(task_id="sweep", experiments=[name], older_than=0)
+    swept = run_dag(sweeping)
+    told = {row["map_index"]: row["outcome"] for row in xcom_table(swept, "sweep")}
+    assert told == {0: "closed as FINISHED", 1: "closed as KILLED", 2: "stays open"}
+    status = [client.get_run(left[index]).info.status for index in (0, 1, 2)]
+    assert status == ["FINISHED", "KILLED", "RUNNING"]
