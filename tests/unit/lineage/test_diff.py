@@ -170,3 +170,14 @@ def test_what_the_caller_may_not_see_is_counted(history):
     own = Lineage(history.store, may_read=lambda dag_id: dag_id == "other")
     with pytest.raises(ModelNotFoundError):
         diff_models(own, "models:/flight_delay/2", "models:/flight_delay/4")
+
+
+def test_statistics_of_columns_that_differ_are_listed(history):
+    training(history, 2, FRAME)
+    training(history, 4, FRAME.assign(distance=[1.0, 5.0, None]))
+    (row,) = diff(history).data
+    assert row["statistics"] == [
+        {"column": "distance", "name": "nulls", "before": 0, "after": 1},
+        {"column": "distance", "name": "max", "before": 3, "after": 5.0},
+        {"column": "distance", "name": "mean", "before": 2.0, "after": 3.0},
+    ]
