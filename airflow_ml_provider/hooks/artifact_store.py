@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -13,7 +13,11 @@ from airflow_ml_provider.exceptions import SettingsError
 from airflow_ml_provider.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from airflow_ml_provider.artifacts.refs import ArtifactRef
     from airflow_ml_provider.artifacts.store import ArtifactStore
+
+    OnRead = Callable[[ArtifactRef, Any], None]
+    OnWrite = Callable[[ArtifactRef], None]
 
 
 class ArtifactStoreHook(BaseHook):
@@ -51,7 +55,6 @@ def open_store(settings: Settings, options: Mapping[str, Any] | None) -> Artifac
     :param options: Of the object storage, credentials too.
     """
     from airflow_ml_provider.artifacts.store import ArtifactStore
-    from airflow_ml_provider.xcom import state
 
     store = ArtifactStore(
         settings.artifact_root,
@@ -66,9 +69,31 @@ def open_store(settings: Settings, options: Mapping[str, Any] | None) -> Artifac
         max_artifact_bytes=settings.max_artifact_bytes or None,
         verify_with=settings.verify_with,
     )
-    # What a task finds by name and what it saves by itself is in its record too.
-    store.on_read, store.on_write = state.note_read, state.note_written
+    store.on_read, store.on_write = _tell_read, _tell_written
     return store
+
+
+_observers: list[tuple[OnRead, OnWrite]] = []
+
+
+def observe(on_read: OnRead, on_write: OnWrite) -> None:
+    """
+    Have functions called with what this process fetches and saves by stores of hooks from now on, once each.
+
+    So what a task finds by name, and what it saves by itself, is in its record too.
+    """
+    if (on_read, on_write) not in _observers:
+        _observers.append((on_read, on_write))
+
+
+def _tell_read(ref: ArtifactRef, value: Any) -> None:
+    for on_read, _ in _observers:
+        on_read(ref, value)
+
+
+def _tell_written(ref: ArtifactRef) -> None:
+    for _, on_write in _observers:
+        on_write(ref)
 
 
 def s3_options(conn_id: str | None) -> dict[str, Any]:

@@ -165,6 +165,9 @@ def key_of(ti: Any) -> Key:
 
 def begin(context: Mapping[str, Any]) -> TaskState:
     """Return the state of the task instance in ``context``, starting a new one for a new attempt."""
+    from airflow_ml_provider.hooks.artifact_store import observe
+
+    observe(note_read, note_written)
     ti = context["ti"]
     state = _states.get(key_of(ti))
     ti_id = _id_of(ti)
