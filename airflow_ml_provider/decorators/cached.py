@@ -185,7 +185,8 @@ class CacheLayer(stacking.Layer):
 
         if not operator.do_xcom_push:
             raise UncacheableError(
-                f"@ml.cached reuses what a task returns, and {operator.task_id!r} has do_xcom_push=False"
+                f"@ml.cached reuses what a task returns, and {operator.task_id!r} has do_xcom_push=False; "
+                "pass do_xcom_push=True (for pods it is off by default)"
             )
         store = _store()
         state = states.begin(context)

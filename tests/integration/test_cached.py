@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -401,6 +404,51 @@ def test_other_flavours_of_tasks_get_values_and_are_reused(run, said, xcom_table
     assert xcom_table(second, "shell") == "5 DataFrame"
     assert xcom_table(second, "elsewhere") == ["DataFrame", 5]
     assert RAN == ["DataFrame"]
+
+
+def test_a_pod_gets_values_and_none_is_built_for_a_hit(run, said, xcom_table, monkeypatch, tmp_path):
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+
+    built: list[str] = []
+
+    def run_pod(operator: Any, context: Any) -> Any:
+        """Run what the pod is given, as it would."""
+        given = {each.name: each.value for each in operator.env_vars}
+        script, value, answer = (tmp_path / name for name in ("script.py", "script.in", "return.json"))
+        script.write_bytes(base64.b64decode(given["__PYTHON_SCRIPT"]))
+        value.write_bytes(base64.b64decode(given["__PYTHON_INPUT"]))
+        assert given["LEVEL"] == "3"
+        built.append(script.read_text())
+        subprocess.run([sys.executable, script, value, answer], check=True, timeout=120)
+        return json.loads(answer.read_text())
+
+    monkeypatch.setattr(KubernetesPodOperator, "execute", run_pod)
+
+    def dag(image: str = "python:3.11") -> DAG:
+        with DAG("pods", schedule=None) as dag:
+
+            @ml.cached
+            @task.kubernetes(image=image, namespace="ml", env_vars={"LEVEL": "3"}, do_xcom_push=True)
+            def in_a_pod(frame):
+                return [type(frame).__name__, len(frame)]
+
+            in_a_pod(raw())
+        return dag
+
+    first = run(dag())
+    (script,) = built
+    assert "ml.cached" not in script
+    assert "task.kubernetes" not in script
+    assert xcom_table(first, "in_a_pod") == ["DataFrame", 5]
+    assert said(first, "in_a_pod")["hit"] is False
+
+    second = run(dag())
+    assert (len(built), said(second, "in_a_pod")["hit"]) == (1, True)
+    assert xcom_table(second, "in_a_pod") == ["DataFrame", 5]
+
+    third = run(dag("python:3.12"))
+    assert len(built) == 2
+    assert said(third, "in_a_pod")["why"].endswith(": option image changed")
 
 
 def test_files_and_chosen_packages_count(run, said, tmp_path):
