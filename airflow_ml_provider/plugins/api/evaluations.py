@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_ml_provider.lineage.answers import Measured
     from airflow_ml_provider.lineage.queries import Queries
     from airflow_ml_provider.plugins.api.access import Access
     from airflow_ml_provider.plugins.api.shapes import Json, Shapes
@@ -24,23 +25,40 @@ def evaluations_of_dag(
     limit: int,
     cursor: str | None = None,
     model: str | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> tuple[list[Json], str | None]:
     """
     Return evaluations that a DAG's tasks measured, those of the latest run first, and where to go on.
 
+    A training judges its model before it registers it: then its versions, or the decision that came of the
+    evaluation, tell the name.
+
     :param model: Of this registered model alone.
+    :param versions: Of this model: version by model id.
     """
-    found: list[Json] = []
+    rows: list[Measured] = []
+    known: dict[str, tuple[str, str | None]] = {}
     for _ in range(_MOST_PAGES):
         page = queries.measured(dag_id, limit=limit, cursor=cursor)
+        rows.extend(row for row in page.items if row.evaluation)
         for row in page.items:
-            shown = made.evaluation(row.evaluation, row)
-            if shown is not None and model in (None, shown["registered_model_name"]):
-                found.append(shown)
+            decided = row.promotion or {}
+            if decided.get("model_id") and decided.get("registered_model_name"):
+                known[decided["model_id"]] = (decided["registered_model_name"], decided.get("version"))
         cursor = page.cursor
-        if cursor is None or len(found) >= limit:
+        if cursor is None or len(rows) >= limit:
             break
-    return found, cursor
+    for model_id, version in (versions or {}).items():
+        known[model_id] = (str(model), version)
+    shown = [made.evaluation(_named(row.evaluation or {}, known), row) for row in rows]
+    return [each for each in shown if each and model in (None, each["registered_model_name"])], cursor
+
+
+def _named(evaluation: Json, known: Mapping[str, tuple[str, str | None]]) -> Json:
+    name, version = known.get(str(evaluation.get("model_id")), (None, None))
+    if evaluation.get("registered_model_name") or name is None:
+        return evaluation
+    return {**evaluation, "registered_model_name": name, "version": version}
 
 
 def champions_of(models: Iterable[str], queries: Queries, access: Access) -> tuple[list[Json], int]:

@@ -9,6 +9,7 @@ ones did to it is left out and counted.
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
 import heapq
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -149,8 +150,12 @@ def evaluations(
     made = Shapes.of(access.may_read)
     items: list[Json] = []
     more = False
-    for dag_id in _dags_that_used(name, queries, store):
-        shown, rest = evaluations_of_dag(queries, dag_id, made, limit=limit, model=name)
+    known = queries.model_versions(name, limit=_MOST_VERSIONS).items
+    versions_by_id = {each.model_id: each.version for each in known if each.model_id}
+    for dag_id in _dags_that_used(known, queries, store):
+        shown, rest = evaluations_of_dag(
+            queries, dag_id, made, limit=limit, model=name, versions=versions_by_id
+        )
         items.extend(shown)
         more = more or rest is not None
     items.sort(key=lambda each: each["effective_at"] or "", reverse=True)
@@ -185,10 +190,11 @@ def diff(
     return told
 
 
-def _dags_that_used(name: str, queries: Queries, store: ArtifactStore) -> list[str]:
+def _dags_that_used(
+    versions: Iterable[RegisteredVersion], queries: Queries, store: ArtifactStore
+) -> list[str]:
     """Return the DAGs, of those that the user may see, whose tasks read a version of a model."""
     known = {keys.segment(dag_id): dag_id for dag_id in queries.dags()}
-    versions = queries.model_versions(name, limit=_MOST_VERSIONS).items
     prefixes = [keys.model_edges_prefix(each.model_key, "read") for each in versions]
     folders = at_once(lambda prefix: list(store.objects.children(prefix.rstrip("/"))), prefixes)
     return sorted({known[folder] for found in folders for folder in found if folder in known})

@@ -55,7 +55,7 @@ def test_a_training_shows_parameters_metrics_and_its_model(get: Any) -> None:
 
 def test_an_evaluation_and_a_decision_are_told(get: Any) -> None:
     evaluation = get(f"{RUN}/tasks/evaluate")["record"]["evaluation"]
-    assert evaluation["version"] == "3"
+    assert evaluation["model_id"] == "m-late-3"
     assert evaluation["metrics"] == {"log_loss": "NaN", "roc_auc": 0.72}
 
     decision = get(f"dags/{OPEN}/runs/{quote(run_id(1))}/tasks/promote")["record"]["decision"]
@@ -159,7 +159,9 @@ def test_metrics_come_by_run_in_whole_pages(get: Any) -> None:
 def test_evaluations_come_with_the_moves_of_champions(get: Any) -> None:
     found = get(f"dags/{OPEN}/evaluations")
 
-    assert [each["version"] for each in found["items"]] == ["3", "2", "1"]
+    # Judged before it was registered: the decision tells which version it became.
+    assert [each["version"] for each in found["items"]] == ["3", None, "1"]
+    assert found["models"] == [MODEL]
     champion = next(each for each in found["champions"] if each["alias"] == "champion")
     assert [move["version"] for move in champion["moves"]] == ["1", "3"]
 

@@ -65,10 +65,10 @@ class World:
         known = [features, secret] if secret else [features]
         self.model(OPEN, number, MODEL, number + 1, reads=known)
         evaluation = {
-            "model_uri": f"models:/{MODEL}/{number + 1}",
+            "model_uri": f"models:/m-{MODEL}-{number + 1}",
             "model_id": f"m-{MODEL}-{number + 1}",
-            "registered_model_name": MODEL,
-            "version": str(number + 1),
+            "registered_model_name": None,
+            "version": None,
             "baseline_uri": f"models:/{MODEL}@champion",
             "baseline_version": "1" if number else None,
             "metrics": {"roc_auc": 0.7 + number / 100, "log_loss": float("nan")},
@@ -83,7 +83,7 @@ class World:
             number,
             "evaluate",
             reads=[features],
-            models_read=[{**evaluation, "role": "evaluated", "metrics": None}],
+            models_read=[{"model_id": evaluation["model_id"], "role": "evaluated"}],
             evaluation=evaluation,
             metrics=evaluation["metrics"],
         )
