@@ -181,6 +181,7 @@ class TrackLayer(stacking.Layer):
         """Return the task's result, computed inside of an MLflow run."""
         with self._open(operator, context, resumed=False) as (run, hook):
             self._describe(operator, context, run)
+            self._show(operator, context, run, hook)  # other params than before begin a new run
             with self._surrounded(operator, run, hook):
                 result = execute(context)
             return self._log_model(result, operator, context, run, hook)
