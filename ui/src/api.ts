@@ -74,7 +74,7 @@ export interface Evaluation {
 export interface Gate {
   metric: string;
   passed: boolean;
-  text: string;
+  reason?: string | null;
 }
 
 export interface Move {
@@ -111,6 +111,7 @@ export interface GraphNode {
   label: string;
   detail?: string | null;
   time?: string | null;
+  effective_at?: string | null;
   state?: string | null;
   /** Why it is gone or broken; null for what is there. */
   missing?: string | null;
@@ -320,8 +321,8 @@ export interface Difference {
 }
 
 export interface ModelDiff {
-  from: { version: string; trained_by?: Task | null; effective_at?: string | null };
-  to: { version: string; trained_by?: Task | null; effective_at?: string | null };
+  from: GraphNode;
+  to: GraphNode;
   code: Difference[];
   params: Difference[];
   metrics: Difference[];

@@ -31,7 +31,7 @@ export const lineagePath = (node: string) => mlPage({ tab: "lineage", node });
 /** A link inside of Airflow's UI: no page is loaded anew. */
 export function To({ to, children, label }: { to: string; children: ReactNode; label?: string }) {
   return (
-    <ChakraLink asChild color="fg.info" overflowWrap="anywhere" textAlign="start" title={label}>
+    <ChakraLink asChild color="fg.info" overflowWrap="break-word" textAlign="start" title={label}>
       <RouterLink aria-label={label} to={to}>
         {children}
       </RouterLink>

@@ -286,6 +286,9 @@ export function Values({ of }: { of: Record<string, Json> | undefined }) {
 /** Any JSON of a user: short on one line, longer ones to be unfolded. */
 export function AnyValue({ value }: { value: Json | undefined }) {
   const line = text(value);
+  // Digests and the names that Airflow gives to modules of DAG files say least and take most room.
+  if (/^blake3:[0-9a-f]{40,}$/.test(line)) return <span title={line}>{short(line, 24)}</span>;
+  if (line.startsWith("unusual_prefix_")) return <span title={line}>{line.replace(/^unusual_prefix_[0-9a-f]+_/, "")}</span>;
   if (line.length <= 120) return <>{line}</>;
   return (
     <details>
@@ -454,7 +457,7 @@ const MOVED: Record<string, string> = {
 /** One decision about an alias, with the gates that made it. */
 export function Decision({ of, withTask = true }: { of: Move; withTask?: boolean }) {
   const gates = of.gates ?? [];
-  const said = new Set(gates.map((gate) => gate.text));
+  const said = new Set(gates.map((gate) => gate.reason));
   const reasons = (of.reasons ?? []).filter((reason) => !said.has(reason));
   return (
     <Stack fontSize="sm" gap={1}>
@@ -480,7 +483,7 @@ export function Decision({ of, withTask = true }: { of: Move; withTask?: boolean
               <Text as="span" color={gate.passed ? "fg.success" : "fg.error"} fontWeight="semibold">
                 {gate.passed ? "✓ passed: " : "✗ failed: "}
               </Text>
-              {gate.text}
+              {gate.reason ?? gate.metric}
             </Box>
           ))}
         </Box>

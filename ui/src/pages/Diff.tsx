@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Box, Heading, Stack, Text } from "@chakra-ui/react";
-import type { Difference, ModelDiff } from "../api";
+import type { Difference, GraphNode, ModelDiff } from "../api";
 import { bytes, number } from "../format";
 import { TaskLink, VersionLink } from "../links";
 import { AnyValue, counted, DataTable, Delta, Empty, Hidden, Mark, Num, Pre, Time } from "../parts";
@@ -12,6 +12,7 @@ const NAMES: Record<string, string> = {
   params: "the parameters",
   metrics: "the metrics",
   environment: "the environment",
+  evaluations: "the evaluations",
 };
 
 /** What two model versions differ in: data first, since that is what changes most often. */
@@ -20,10 +21,7 @@ export function Diff({ of }: { of: ModelDiff }) {
   return (
     <Stack gap={4}>
       <Text fontSize="sm">
-        Version {of.from.version} was trained by <TaskLink task={of.from.trained_by} /> (data until{" "}
-        <Time brief value={of.from.effective_at} />
-        ), version {of.to.version} by <TaskLink task={of.to.trained_by} /> (data until <Time brief value={of.to.effective_at} />
-        ).{same.length > 0 ? ` The same: ${same.join(", ")}.` : ""}
+        <Trained node={of.from} />; <Trained node={of.to} />.{same.length > 0 ? ` The same: ${same.join(", ")}.` : ""}
       </Text>
       {(of.notes ?? []).map((note, index) => (
         <Text color="fg.muted" fontSize="sm" key={index}>
@@ -85,6 +83,26 @@ export function Diff({ of }: { of: ModelDiff }) {
       ) : null}
       <Hidden count={of.hidden} />
     </Stack>
+  );
+}
+
+function Trained({ node }: { node: GraphNode }) {
+  return (
+    <>
+      {node.label}
+      {node.task ? (
+        <>
+          {" "}
+          was made by <TaskLink task={node.task} />
+        </>
+      ) : null}
+      {node.effective_at ? (
+        <>
+          {" "}
+          from data until <Time brief value={node.effective_at} />
+        </>
+      ) : null}
+    </>
   );
 }
 

@@ -39,12 +39,13 @@ export function Lineage() {
 }
 
 function FoundNodes({ search }: { search: string }) {
-  const answer = useApi<Page<FoundNode>>(url(["lineage", "search"], { q: search }));
+  const answer = useApi<Page<FoundNode>>(search ? url(["lineage", "search"], { q: search }) : null);
+  if (!search) return <Empty>Type a part of a name to find the artifact or model to start from.</Empty>;
   return (
     <Await of={answer} what="artifacts and models">
       {(data) =>
         data.items.length === 0 ? (
-          <Empty>{search ? `Nothing is called "${search}".` : "Type a part of a name to find what to start from."}</Empty>
+          <Empty>{`No artifact or model has "${search}" in its name.`}</Empty>
         ) : (
           <DataTable
             caption="Where to start"
@@ -94,6 +95,18 @@ function Explorer({
       setExpanding(null);
     }
   }, []);
+  const [cursor, setCursor] = useState<string | null>(null);
+  useEffect(() => setCursor(answer.data?.next ?? null), [answer.data]);
+  const further = async () => {
+    setFailed(null);
+    try {
+      const found = await load<Graph>(url(["lineage"], { node, direction, depth, limit: 200, cursor }));
+      setGraph((old) => (old ? merge(old, found) : found));
+      setCursor(found.next ?? null);
+    } catch (error) {
+      setFailed(error as ApiError);
+    }
+  };
   const onExpand = useCallback((from: GraphNode, way: Direction) => void expand(from, way), [expand]);
   const root = graph?.nodes.find((each) => each.id === graph.root);
   return (
@@ -117,6 +130,11 @@ function Explorer({
           {blast ? "Hide what came from it" : "What came from it?"}
         </Button>
       </HStack>
+      {cursor ? (
+        <Button alignSelf="start" onClick={() => void further()} size="xs" variant="outline">
+          Load more of the graph
+        </Button>
+      ) : null}
       {failed ? <Failure error={failed} /> : null}
       {blast ? <BlastRadius node={blast} /> : null}
       {graph ? (
