@@ -77,8 +77,12 @@ def _line(each: Compared, run_ids: list[str]) -> dict[str, Any]:
         "task": _task(each.task_id, each.map_index),
         "what": each.what,
         "name": each.name,
-        **dict(zip(run_ids, each.values, strict=True)),
+        **{run_id: _short(value) for run_id, value in zip(run_ids, each.values, strict=True)},
     }
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _task(task_id: str, map_index: int) -> str:

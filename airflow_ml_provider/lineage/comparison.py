@@ -47,6 +47,9 @@ def compare(runs: Sequence[Sequence[TaskRecord]]) -> list[Compared]:
     """
     tables = [dict(_facts(run)) for run in runs]
     places = sorted({place for table in tables for place in table}, key=_order)
+    # Where a task left no record, that says it; what it ran with elsewhere differs from nothing.
+    everywhere = set.intersection(*({place[:2] for place in table} for table in tables)) if tables else set()
+    places = [place for place in places if place[:2] in everywhere or place[2] not in ("code", "environment")]
     found = []
     for place in places:
         cells = [table.get(place) for table in tables]

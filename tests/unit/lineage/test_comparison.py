@@ -43,7 +43,7 @@ def test_runs_are_laid_side_by_side_and_what_differs_is_told() -> None:
             code={"function": "fit", "git": {"commit": "b"}},
             environment={"hostname": "b", "python": "3.11", "packages": {"pandas": "3.1"}},
         ),
-        record(2, "evaluate", 0),
+        record(2, "evaluate", 0, metrics={"roc_auc": 0.6}, code={"function": "evaluate"}),
     ]
     found = compare([first, second])
     assert {
@@ -57,6 +57,7 @@ def test_runs_are_laid_side_by_side_and_what_differs_is_told() -> None:
         ("fit", -1, "code", "git.commit", ("a", "b")),
         ("fit", -1, "environment", "packages.pandas", ("3.0", "3.1")),
         ("evaluate", 0, "outcome", "", (None, "success")),
+        ("evaluate", 0, "metric", "roc_auc", (None, 0.6)),
     }
     same = {(each.what, each.name) for each in found if each.same}
     assert ("read", "holidays") in same  # another version of the same content
