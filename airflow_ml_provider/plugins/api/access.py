@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException
 
 FORBIDDEN = "You may not read this, or it is not there."
@@ -46,6 +47,19 @@ class Access:
             self._asked[dag_id] = dag_id in self._readable or self._may_read_deleted(dag_id)
         return self._asked[dag_id]
 
+    def may_see_questions(self, dag_id: str) -> bool:
+        """Whether the user may see what tasks of a DAG ask people."""
+        if not self.may_read(dag_id):
+            return False
+        return bool(
+            self._manager.is_authorized_dag(
+                method="GET",
+                access_entity=DagAccessEntity.HITL_DETAIL,
+                details=DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id)),
+                user=self.user,
+            )
+        )
+
     def may_read_configuration(self) -> bool:
         """Whether the user may see the deployment's configuration."""
         return bool(self._manager.is_authorized_configuration(method="GET", user=self.user))
@@ -53,7 +67,6 @@ class Access:
     def _may_read_deleted(self, dag_id: str) -> bool:
         """Ask about a DAG that Airflow knows no more, whose artifacts are still there."""
         from airflow.configuration import conf
-        from airflow.models.dag import DagModel
         from airflow.utils.session import create_session
         from sqlalchemy import select
 

@@ -8,6 +8,7 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 
@@ -205,6 +206,49 @@ def test_a_model_tells_where_its_aliases_point(get: Any) -> None:
     assert found["dags"] == [OPEN, "secret_dag"]
     assert "version 2" in next(each["text"] for each in found["hints"] if each["kind"] == "rollback")
     assert [each["name"] for each in get("models?search=LAT")["items"]] == [MODEL]
+
+
+def test_a_question_about_a_model_leads_to_where_it_is_answered(api: Any, world: Any) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete, insert
+
+    subjects = {OPEN: f"{MODEL}: make version 4 the champion?", "secret_dag": f"{MODEL}: make a secret?"}
+    with create_session() as session:
+        for number, (dag_id, subject) in enumerate(subjects.items()):
+            ti_id = UUID(int=number + 1)
+            run = {"dag_id": dag_id, "run_id": "asks", "run_type": "manual", "run_after": START}
+            session.execute(insert(DagRun.__table__).values(run))
+            session.execute(
+                insert(TaskInstance.__table__).values(
+                    id=ti_id,
+                    dag_id=dag_id,
+                    run_id="asks",
+                    task_id="promote",
+                    map_index=-1,
+                    pool="default_pool",
+                    pool_slots=1,
+                    state="awaiting_input",
+                )
+            )
+            asked = {"ti_id": ti_id, "options": ["Approve"], "subject": subject, "created_at": START}
+            session.execute(insert(HITLDetail.__table__).values(**asked, multiple=False, params={}))
+
+    def asked_of(user: str) -> list[Any]:
+        hints = api(user).get(f"models/{MODEL}").json()["hints"]
+        return [(each["text"], each["href"]) for each in hints if each["kind"] == "approve"]
+
+    try:
+        page = f"/dags/{OPEN}/runs/asks/tasks/promote/required_actions"
+        assert asked_of("narrow") == [(subjects[OPEN], page)]
+        assert len(asked_of("viewer")) == 2
+    finally:
+        with create_session() as session:
+            session.execute(delete(TaskInstance.__table__).where(TaskInstance.__table__.c.run_id == "asks"))
+            session.execute(delete(HITLDetail.__table__))
+            session.execute(delete(DagRun.__table__).where(DagRun.__table__.c.run_id == "asks"))
 
 
 def test_the_versions_of_a_model_tell_how_they_were_made(get: Any) -> None:
