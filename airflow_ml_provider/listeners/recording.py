@@ -168,7 +168,7 @@ def _record(state: TaskState, task_instance: Any, outcome: str, error: Any) -> T
         cached=state.cached,
         evaluation=state.evaluation,
         promotion=state.promotion,
-        code=_code(task, getattr(task_instance, "bundle_instance", None), with_source=_trained(state)),
+        code=_code(state, task, getattr(task_instance, "bundle_instance", None)),
         environment=_environment(task_instance),
         error=_told(error) if isinstance(error, BaseException) else None,
     )
@@ -247,14 +247,18 @@ def _told(error: BaseException) -> str:
     return str(redact(f"{type(error).__name__}: {error}"))[:_ERROR_CHARACTERS]
 
 
-def _trained(state: TaskState) -> bool:
-    return any(model["role"] == "trained" for model in state.models_written)
+def _code(state: TaskState, task: Any, bundle: Any) -> dict[str, Any]:
+    function = getattr(task, "python_callable", None)
+    function = None if function is None else inspect.unwrap(function)
+    if state.code is None:  # git is asked once an attempt
+        state.code = _code_of(task, function, bundle)
+    trained = any(model["role"] == "trained" for model in state.models_written)
+    return {**state.code, "source": _source(function)} if trained and function is not None else state.code
 
 
-def _code(task: Any, bundle: Any, *, with_source: bool) -> dict[str, Any]:
+def _code_of(task: Any, function: Any, bundle: Any) -> dict[str, Any]:
     from airflow_ml_provider.tracking.code import code_state, function_digest
 
-    function = getattr(task, "python_callable", None)
     found: dict[str, Any] = {
         "operator": f"{type(task).__module__}.{type(task).__qualname__}",
         "bundle": getattr(bundle, "name", None),
@@ -262,11 +266,8 @@ def _code(task: Any, bundle: Any, *, with_source: bool) -> dict[str, Any]:
     }
     path = getattr(getattr(task, "dag", None), "fileloc", None)
     if function is not None:
-        function = inspect.unwrap(function)
         found["function"] = f"{function.__module__}.{getattr(function, '__qualname__', function)}"
         found["function_digest"] = function_digest(function)
-        if with_source:
-            found["source"] = _source(function)
         path = getattr(getattr(function, "__code__", None), "co_filename", None) or path
     found["file"] = os.path.basename(path) if path else None
     return {**found, **code_state(path)}

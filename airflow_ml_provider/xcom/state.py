@@ -59,8 +59,10 @@ class TaskState:
     promotion: dict[str, Any] | None = None
     on_input: Callable[[], None] | None = field(default=None, repr=False)
     """Called when a running attempt met a version or a model that it did not know."""
+    code: dict[str, Any] | None = None
+    """What the attempt runs, once somebody asked for it."""
     edges: set[str] = field(default_factory=set, repr=False)
-    """Keys of the reverse edges that are written."""
+    """Reverse edges that are written, by key and part that the attempt plays."""
     ti_id: str | None = None
     outputs: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
     """Parts of a return value that Airflow pushed already, by their ``id()``: the part and its JSON."""

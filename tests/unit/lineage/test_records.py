@@ -171,6 +171,15 @@ def test_an_edge_is_written_once_by_an_attempt_that_is_recorded_twice(objects, m
     assert next(consumers_of(objects, READ_ID))["task_id"] == RECORD.task_id
 
 
+def test_a_version_that_is_handed_over_and_loaded_later_counts_as_read(objects):
+    known: set[str] = set()
+    handed = (replace(READ, loaded=False),)
+    write_record(objects, replace(RECORD, outcome=RUNNING, reads=handed), already=known)
+    assert next(consumers_of(objects, READ_ID))["use"] == "handed"
+    write_record(objects, RECORD, already=known)
+    assert next(consumers_of(objects, READ_ID))["use"] == "read"
+
+
 def test_an_input_that_turns_out_to_be_what_is_evaluated_is_known_as_that(objects):
     known: set[str] = set()
     early = replace(
