@@ -750,6 +750,7 @@ class _Walk:
             or (pair in self._before and (pair[0] in self.nodes or pair[1] in self.nodes))
         ]
         self._mark_predictions(kept)
+        self._name_evaluations()
         return Graph(
             self.root,
             self.direction,
@@ -818,6 +819,19 @@ class _Walk:
             made = edge.kind == "wrote" and edge.target in self.nodes
             if made and _scored(self.lineage.known_record(edge.source)):
                 self.nodes[edge.target] = replace(self.nodes[edge.target], prediction=True)
+
+    def _name_evaluations(self) -> None:
+        """Call evaluations by the version that their model became afterwards."""
+        models = {node.model_id: node for node in self.nodes.values() if node.kind == MODEL and node.version}
+        for node in list(self.nodes.values()):
+            model = models.get(node.model_id)
+            if node.kind == EVALUATION and node.model_id and not node.version and model is not None:
+                self.nodes[node.id] = replace(
+                    node,
+                    label=f"evaluation of {model.label}",
+                    registered_model_name=model.registered_model_name,
+                    version=model.version,
+                )
 
     def _with_more(self, node: Node) -> Node:
         """Say of a node whether it has neighbours that the answer does not show."""

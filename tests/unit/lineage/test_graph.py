@@ -90,7 +90,9 @@ def test_nodes_tell_who_made_them_when_and_how_it_went(history):
     assert found.effective_at == month(5).isoformat()
     evaluation = graph.node("evaluation:eval5")
     assert evaluation.metrics == {"roc_auc": 0.75}
-    assert evaluation.label == "evaluation of models:/m-5"
+    assert evaluation.label == "evaluation of flight_delay version 5", "which it became afterwards"
+    (alone,) = history.lineage.explore("evaluation:eval5", depth=0).nodes
+    assert alone.label == "evaluation of models:/m-5"
     version = graph.node(at(made["features"]))
     assert (version.dag_id, version.task_id, version.type) == ("training", "features", "bytes")
     assert version.effective_at == month(5).isoformat()
