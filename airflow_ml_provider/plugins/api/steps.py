@@ -45,8 +45,9 @@ def metrics_over_steps(run_id: str | None) -> Json:
     """Return the metrics of an MLflow run over their steps, or why there are none."""
     if not run_id:
         return _answer("no_run", "This attempt has no MLflow run.")
-    future = _threads.submit(_ask, run_id, time.monotonic() + SECONDS)
     try:
+        hook = _hook()
+        future = _threads.submit(_ask, hook, run_id, time.monotonic() + SECONDS)
         return future.result(SECONDS + 1)
     except _NoAnswerError as exc:
         return _answer("unavailable", str(exc))
@@ -59,7 +60,8 @@ def _answer(state: str, message: str | None = None, run: Json | None = None, met
     return {"state": state, "message": message, "run": run, "metrics": list(metrics)}
 
 
-def _ask(run_id: str, deadline: float) -> Json:
+def _hook() -> MlflowHook:
+    """Read the connection, which is not MLflow's time but that of Airflow's database or secrets backend."""
     from airflow_ml_provider.hooks.mlflow import MlflowHook
 
     conn_id = load_settings().mlflow_conn_id
@@ -71,6 +73,10 @@ def _ask(run_id: str, deadline: float) -> Json:
         raise _NoAnswerError(f"The connection {conn_id!r} to MLflow cannot be read.") from exc
     if not tracking_uri.startswith(("http://", "https://")):
         raise _NoAnswerError("Metrics over steps are shown where MLflow is a server; this one is a database.")
+    return hook
+
+
+def _ask(hook: MlflowHook, run_id: str, deadline: float) -> Json:
     server = _Server(hook, deadline)
     found = server.get("runs/get", {"run_id": run_id})
     if found is None:
