@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 # The stamp carries a hash of what decides the environment: a second call does nothing, a change reinstalls.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 
-.PHONY: help install demo demo-ui demo-stop test test-fast lint format constraints env build bench clean clean-all
+.PHONY: help install demo demo-ui demo-stop test test-fast lint format constraints env ui build bench clean clean-all
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ constraints:  ## Resolve all dependencies anew and pin them in constraints.txt
 
 env:  ## Write .env with fresh secrets for docker-compose.yaml
 	@"$(PYTHON)" docker/make_env.py
+
+ui:  ## Build the script of the ML pages anew, which is checked in (needs Node 20.19 or newer)
+	@cd ui && npm ci --silent && npm test --silent && npm run --silent build
 
 build: install  ## Build the wheel and the source archive into dist/
 	@$(BIN)/hatchling build
