@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.cli.console import (
     FAILED,
+    WrongArgumentsError,
     command,
     one_line,
     say,
@@ -133,12 +134,17 @@ def _no_such(store: ArtifactStore, name: str) -> str:
 
 def _select(store: ArtifactStore, args: Namespace) -> ArtifactRef:
     if args.version and args.as_of:
-        raise ValueError("--version and --as-of both choose a version; give one of them")
+        raise WrongArgumentsError("--version and --as-of both choose a version; give one of them")
     if args.as_of:
         return store.as_of(args.name, args.as_of, clock=args.clock)
-    if args.version:
-        keys.check_version_id(args.version)
-    return store.get(args.name, args.version)
+    return store.get(args.name, _checked(args.version))
+
+
+def _checked(version_id: str | None) -> str | None:
+    try:
+        return version_id and keys.check_version_id(version_id)
+    except ValueError as exc:
+        raise WrongArgumentsError(str(exc)) from exc
 
 
 def _page(limit: int) -> int:
@@ -187,8 +193,9 @@ def _reader(reader: Reader) -> str:
 def _versions_to_verify(store: ArtifactStore, args: Namespace) -> Iterator[tuple[str, str]]:
     if args.version:
         if not args.name:
-            raise ValueError("--version needs the name of its artifact")
-        yield args.name, keys.check_version_id(args.version)
+            raise WrongArgumentsError("--version needs the name of its artifact")
+        _checked(args.version)
+        yield args.name, args.version
     elif args.name:
         listed = list(store.objects.list(keys.versions_prefix(args.name), limit=args.limit))
         if not listed:

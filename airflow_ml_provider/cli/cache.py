@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.caching.entries import Cache
 from airflow_ml_provider.caching.key import CacheKey, changes
-from airflow_ml_provider.cli.console import command, one_line, say, show_document, show_rows, tracked
+from airflow_ml_provider.cli.console import (
+    WrongArgumentsError,
+    command,
+    one_line,
+    say,
+    show_document,
+    show_rows,
+    tracked,
+)
 from airflow_ml_provider.client import MLClient
 from airflow_ml_provider.exceptions import ArtifactNotFoundError
 
@@ -56,7 +64,7 @@ def explain_cache(args: Namespace) -> int:
 def clear_cache(args: Namespace) -> int:
     """Say which entries would be forgotten; with ``--delete``, forget them."""
     if not (args.all or args.dag or args.task or args.name or args.older_than_days is not None):
-        raise ValueError(
+        raise WrongArgumentsError(
             "say which entries: --dag, --task, --name, --older-than-days, or --all for the whole cache"
         )
     cache = Cache(MLClient().store)

@@ -28,6 +28,7 @@ from airflow_ml_provider.exceptions import (
 )
 
 FAILED = 1
+WRONG = 2
 NOT_FOUND = 3
 UNREACHABLE = 4
 
@@ -59,7 +60,13 @@ def command(function: Callable[[Namespace], int]) -> Callable[[Namespace], None]
     return run  # type: ignore[no-any-return]
 
 
+class WrongArgumentsError(ValueError):
+    """Arguments that do not go together."""
+
+
 def _code_of(exc: Exception) -> int:
+    if isinstance(exc, WrongArgumentsError):
+        return WRONG
     if isinstance(exc, (ArtifactNotFoundError, ModelNotFoundError)):
         return NOT_FOUND
     return UNREACHABLE if isinstance(exc, (StoreError, MlflowUnavailableError)) else FAILED

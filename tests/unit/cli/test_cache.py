@@ -204,4 +204,4 @@ def test_entries_are_forgotten_by_dag_task_name_and_age(
 
 def test_the_whole_cache_is_forgotten_only_if_that_is_said(airflow: Run, store: ArtifactStore) -> None:
     answer = airflow("ml", "cache", "clear", "--delete")
-    assert (answer.code, "--all for the whole cache" in answer.err) == (1, True)
+    assert (answer.code, "--all for the whole cache" in answer.err) == (2, True)
