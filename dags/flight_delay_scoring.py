@@ -8,7 +8,8 @@ scores the flights of the seven days from there. All of them: before departure n
 be cancelled.
 
 The result is the artifact `flight_predictions`: one row a flight, with the probability that it arrives more
-than 15 minutes late. It is an asset too, for DAGs that go on from there.
+than 15 minutes late. It is an asset too, for DAGs that go on from there. What to expect of the week is noted
+in MLflow, in the experiment `flight_delay_scoring`.
 
 To run it by hand, give the first day of the week as `week_from`, for example `2013-09-01`.
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from airflow.sdk import Param, dag, task
 
-from airflow_ml_provider import Artifact, ArtifactAsset, ModelAsset
+from airflow_ml_provider import Artifact, ArtifactAsset, ModelAsset, ml
 from airflow_ml_provider.assets.events import event_extra
 from airflow_ml_provider.operators import BatchPredictOperator
 
@@ -50,7 +51,7 @@ def flight_delay_scoring():
         start = first_day(params["week_from"], triggering_asset_events.get(CHAMPION, ()))
         return build_features(start, start + timedelta(days=7), with_target=False)
 
-    BatchPredictOperator(
+    predictions = BatchPredictOperator(
         task_id="predict",
         model=CHAMPION,  # the version in the event that started this run
         data=coming_week(),
@@ -61,8 +62,23 @@ def flight_delay_scoring():
         outlets=[PREDICTIONS],
     )
 
+    # [END scoring]
+    # [START tracked]
+    @ml.tracked(experiment="flight_delay_scoring")
+    @task
+    def outlook(predictions: pd.DataFrame) -> dict[str, float]:
+        """Note in MLflow what to expect of the week."""
+        import mlflow
 
-# [END scoring]
+        late = predictions["late_probability"]
+        expected = {"flights": len(late), "expected_late": float(late.sum())}
+        mlflow.log_metrics(expected)
+        return expected
+
+    outlook(predictions.output)
+    # [END tracked]
+
+
 def first_day(asked: str | None, events) -> datetime:
     """Return where the week begins: as asked, else from when on the latest triggering champion counts."""
     if asked:

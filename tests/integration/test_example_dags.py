@@ -96,6 +96,12 @@ def test_scoring_stores_predictions_for_each_flight_of_the_week(dags: Any) -> No
         datetime(2013, 4, 1).date(),
         datetime(2013, 4, 7).date(),
     )
+    client = MlflowHook().client
+    experiment = client.get_experiment_by_name("flight_delay_scoring")
+    assert experiment is not None
+    (noted,) = client.search_runs([experiment.experiment_id], "tags.`airflow.task_id` = 'outlook'")
+    assert noted.data.metrics["flights"] == len(predictions)
+    assert noted.data.metrics["expected_late"] == pytest.approx(predictions["late_probability"].sum())
 
 
 @pytest.mark.usefixtures("trained")
