@@ -10,6 +10,7 @@ import sys
 import uuid
 from argparse import Namespace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -428,3 +429,26 @@ def test_a_sweep_asks_airflow_in_a_dag_and_on_the_command_line(
     assert told == {0: "closed as FINISHED", 1: "closed as KILLED", 2: "stays open"}
     status = [client.get_run(left[index]).info.status for index in (0, 1, 2)]
     assert status == ["FINISHED", "KILLED", "RUNNING"]
+
+
+def test_the_example_trains_several_and_shows_the_best(run_dag, client):
+    from airflow.dag_processing.dagbag import BundleDagBag
+
+    name = "tracked_digits"
+    folder = Path(__file__).resolve().parents[2] / "dags"
+    bag = BundleDagBag(dag_folder=folder / f"{name}.py", bundle_path=folder, load_op_links=False)
+    found = run_dag(bag.dags[name], run_conf={"depths": [2, 8]})
+    assert str(found.state) == "success"
+    experiment = client.get_experiment_by_name(name).experiment_id
+    every = client.search_runs([experiment], f"tags.`airflow.dag_run_id` = '{found.run_id}'")
+    assert len(every) == 5
+    (parent,) = (run for run in every if run.data.tags.get("airflow.parent") == "mapped task")
+    assert parent.data.tags["airflow.best_map_index"] == "1"
+    assert parent.data.metrics["accuracy_score"] > 0.8
+    (best,) = (run for run in every if run.info.run_id == parent.data.tags["airflow.best_run_id"])
+    assert best.data.params["depth"] == "8"
+    assert best.data.params["criterion"] == "gini"  # by autologging
+    ti = found.get_task_instance("report")
+    (report,) = (run for run in every if run.data.tags.get("airflow.task_id") == "report")
+    assert report.info.run_id in ti.xcom_pull(task_ids="report")
+    assert ti.xcom_pull(task_ids="fit", map_indexes=1)["mlflow_run_id"] == best.info.run_id
