@@ -383,7 +383,7 @@ LINEAGE_COMMANDS = (
         name="blast",
         help="Show all that came from a bad version, and the commands that make it again",
         description="Show every model, prediction, evaluation and DAG run into which a bad version flowed, "
-        "and the commands of Airflow that clear or backfill those. With --output plain, the commands alone.",
+        "and the commands of Airflow that clear or backfill those; --output plain gives those that clear.",
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.lineage.show_blast"),
         args=(ARG_WHAT, ARG_AS_OF, ARG_CLOCK, ARG_BLAST_NODES, ARG_OUTPUT, ARG_VERBOSE),

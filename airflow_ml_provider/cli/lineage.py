@@ -47,7 +47,8 @@ def show_blast(args: Namespace) -> int:
         _show_blast(blast)
     elif args.output == "plain":
         for line in blast.commands:
-            print(line.shell)
+            if line.purpose == "clear":
+                print(line.shell)
     else:
         show_document(blast.to_json(), args.output)
     for note in blast.notes:
