@@ -19,9 +19,15 @@ STEPS = 8
 
 @dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC))
 def e2e_checkpointed() -> None:
+    @task
+    def seeds() -> Any:
+        import numpy as np
+
+        return np.arange(3.0)
+
     # A wait as long as the policy's would fail the test: it is not for what was killed.
     @task(retries=3, retry_delay=timedelta(seconds=1), retry_policy=ml.retry_policy(delay=3600))
-    def train(ti: Any = None, dag_run: Any = None) -> list[int]:
+    def train(seeds: Any, ti: Any = None, dag_run: Any = None) -> list[int]:
         import numpy as np
 
         checkpoint = ml.checkpoint()
@@ -40,7 +46,7 @@ def e2e_checkpointed() -> None:
                 raise BadDataError("no attempt gets through this")
         return [began, *map(int, state["sums"])]
 
-    train()
+    train(seeds())
 
 
 e2e_checkpointed()
