@@ -282,9 +282,14 @@ class Queries:
     # -- models
 
     def models(self, search: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Model]:
-        """Registered models that the ledger knows, by name. A list and a read for each alias of the page."""
+        """
+        Registered models that records or the ledger know, by name; those whose aliases never moved have none.
+
+        A list and a read for each alias of the page.
+        """
         limit = _limit(limit)
-        folders = list(self._objects.children("ledger"))
+        known = at_once(lambda room: list(self._objects.children(room)), ("ledger", "registered"))
+        folders = sorted({folder for folders in known for folder in folders})
         names = sorted(
             name
             for name in at_once(self._model_name, folders)
@@ -451,10 +456,13 @@ class Queries:
 
     def _model_name(self, folder: str) -> str | None:
         name = keys.text_of(folder)
-        if name is None:  # hashed because it is long: its moves know it
-            first = next(self._objects.list(f"ledger/{folder}", limit=1), None)
-            name = None if first is None else self._objects.get_json(first.key)["registered_model_name"]
-        return name
+        if name is not None:
+            return name
+        for room in ("ledger", "registered"):  # hashed because it is long: what is below it knows it
+            first = next(self._objects.list(f"{room}/{folder}", limit=1), None)
+            if first is not None:
+                return str(self._objects.get_json(first.key)["registered_model_name"])
+        return None
 
 
 def _unreadable(name: str, version_id: str, exc: Exception) -> Version:

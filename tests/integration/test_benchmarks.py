@@ -61,3 +61,19 @@ def test_the_page_shows_the_result_that_is_kept():
     page = benchmark.PAGE.read_text(encoding="utf-8")
     command = "python -m benchmarks --from-json benchmarks/results.json --write-docs"
     assert harness.into_docs(page, report) == page, f"run: {command}"
+
+
+def test_the_endpoints_of_the_pages_are_asked(tmp_path):
+    result = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks.endpoints", "--only", "local", f"--json={result}"]
+    done = subprocess.run(
+        [*command, "--versions=30", "--runs=12", "--repetitions=1"],
+        cwd=harness.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| artifact, 50 versions |" in done.stdout
+    assert len(json.loads(result.read_text())["seconds"]["local"]) > 20

@@ -116,9 +116,10 @@ def timeline(
     limit: Limit = 50,
 ) -> Json:
     """Return the moves of a model's aliases and the decisions that moved nothing, the latest first."""
-    aliases = sorted(_visible_aliases(queries.model(name), access))
-    if not aliases:
+    found = queries.model(name)
+    if _summary(found, queries, store, access) is None:
         raise not_found("model of this name")
+    aliases = sorted(_visible_aliases(found, access))
     made = Shapes.of(access.may_read)
     hidden = 0
     lists: list[list[Json]] = []

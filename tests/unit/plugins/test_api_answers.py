@@ -208,6 +208,13 @@ def test_a_model_tells_where_its_aliases_point(get: Any) -> None:
     assert [each["name"] for each in get("models?search=LAT")["items"]] == [MODEL]
 
 
+def test_a_model_without_an_alias_is_a_model_too(get: Any) -> None:
+    assert [each["name"] for each in get("models?search=nameless")["items"]] == ["nameless"]
+    assert get("models/nameless")["aliases"] == []
+    assert get("models/nameless/timeline")["items"] == []
+    assert [each["version"] for each in get("models/nameless/versions")["items"]] == ["1"]
+
+
 def test_a_question_about_a_model_leads_to_where_it_is_answered(api: Any, world: Any) -> None:
     from airflow.models.dagrun import DagRun
     from airflow.models.hitl import HITLDetail

@@ -64,7 +64,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mlflow]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     connect(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     yield said
     said.released.set()

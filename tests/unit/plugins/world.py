@@ -34,6 +34,7 @@ class World:
             self.run_of_open_dag(number, secret if number == 0 else None)
         self.record(SECRET, 1, "secret_reader", reads=[self.versions["features", 0]])
         self.model(SECRET, 1, "secret_model", 1)
+        self.model(OPEN, 0, "nameless", 1)
         self.move("secret_model", 1, None, 1, SECRET)
         self.move(MODEL, 9, 1, 5, SECRET, alias="secret_alias")
 
@@ -123,7 +124,7 @@ class World:
         self.record(
             dag_id,
             number,
-            "fit" if dag_id == OPEN else "secret_fit",
+            "secret_fit" if dag_id == SECRET else "fit" if name == MODEL else f"fit_{name}",
             reads=reads,
             models_written=[{**made, "registered_model_name": None, "version": None, "role": "trained"}],
             params={"max_depth": 3 + number},
@@ -131,7 +132,9 @@ class World:
             mlflow_run_id=made["mlflow_run_id"],
             experiment_id="1",
         )
-        register = "register" if dag_id == OPEN else "secret_register"
+        register = (
+            "secret_register" if dag_id == SECRET else "register" if name == MODEL else f"register_{name}"
+        )
         self.record(dag_id, number, register, models_written=[{**made, "role": "registered"}])
 
     def move(
