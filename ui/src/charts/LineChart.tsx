@@ -148,7 +148,7 @@ export function LineChart({
               </g>
             ))}
             {xTicks.map((tick) => (
-              <text fill={INK} style={{ fontSize: 11 }} key={tick} textAnchor="middle" x={x(tick)} y={height - 8}>
+              <text fill={INK} style={{ fontSize: 11 }} key={tick} textAnchor={x(tick) > width - 45 ? "end" : "middle"} x={Math.min(x(tick), width - 2)} y={height - 8}>
                 {xText(tick)}
               </text>
             ))}

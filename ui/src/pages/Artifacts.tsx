@@ -106,7 +106,7 @@ function VersionFacts({ data, latest }: { data: VersionAnswer; latest: boolean }
       <Section title={latest ? "Latest version" : "This version"}>
         <Facts
           of={[
-            ["Version", <Code key="id">{version.version_id}</Code>],
+            ["Version", <Whole key="id">{version.version_id}</Whole>],
             ["Type", version.type ?? "–"],
             ["Format", version.format ?? "–"],
             ["Size", bytes(version.size_bytes)],
@@ -125,7 +125,7 @@ function VersionFacts({ data, latest }: { data: VersionAnswer; latest: boolean }
             ["Written", <Time key="written" value={version.recorded_at} />],
             ["By", <TaskLink key="by" task={version.producer} />],
             ...(version.producer ? [["In the run", version.producer.run_id] as [string, string]] : []),
-            ["Digest", <Code key="digest">{version.digest ?? "–"}</Code>],
+            ["Digest", <Whole key="digest">{version.digest ?? "–"}</Whole>],
           ]}
         />
         {version.node ? (
@@ -162,6 +162,14 @@ function VersionFacts({ data, latest }: { data: VersionAnswer; latest: boolean }
         </Stack>
       </Section>
     </SimpleGrid>
+  );
+}
+
+function Whole({ children }: { children: string }) {
+  return (
+    <Code display="inline" wordBreak="break-all">
+      {children}
+    </Code>
   );
 }
 

@@ -5,7 +5,7 @@ import type { Series } from "../charts/LineChart";
 import { finite } from "../format";
 import { mlPage, RunLink, To } from "../links";
 import { Await, DataTable, Empty, Failure, Hidden, Loading, Mark, More, Num, Section, Time } from "../parts";
-import { DayByDay, firstMetric, metricNames, SmallCharts } from "./shared";
+import { byFame, DayByDay, metricNames, SmallCharts } from "./shared";
 
 /** Metrics of a DAG across its runs, and evaluations over data time. */
 export function DagTab({ dagId }: { dagId: string }) {
@@ -44,8 +44,7 @@ function Runs({ dagId }: { dagId: string }) {
   if (pages.error && pages.pages.length === 0) return <Failure error={pages.error} retry={pages.retry} />;
   if (pages.isLoading) return <Loading what="metrics across runs" />;
   const names = metricNames(pages.items.flatMap((row) => row.tasks.map((task) => task.metrics)));
-  const main = firstMetric(names);
-  const ordered = [...names].sort((a, b) => Number(b === main) - Number(a === main));
+  const ordered = byFame(names);
   const charts = ordered.map((name) => ({ name, series: lines(pages.items, name) })).filter((chart) => chart.series.length > 0);
   const few = ordered.slice(0, 5);
   return (

@@ -34,7 +34,7 @@ import {
   VersionCards,
 } from "../parts";
 import { Diff } from "./Diff";
-import { Choice, DayByDay, firstMetric, metricNames, Search } from "./shared";
+import { byFame, Choice, DayByDay, firstMetric, metricNames, Search } from "./shared";
 
 export function Models() {
   const [search, setSearch] = useSearchParams();
@@ -355,8 +355,7 @@ function MadeFrom({ version }: { version: ModelVersion }) {
 
 function VersionTable({ name, versions }: { name: string; versions: ModelVersion[] }) {
   const names = metricNames(versions.flatMap((each) => [each.metrics, each.decision?.metrics]));
-  const main = firstMetric(names);
-  const few = [...names].sort((a, b) => Number(b === main) - Number(a === main)).slice(0, 4);
+  const few = byFame(names).slice(0, 4);
   const value = (row: ModelVersion, metric: string) => row.metrics?.[metric] ?? row.decision?.metrics?.[metric];
   return (
     <DataTable

@@ -8,7 +8,7 @@ import { Scatter } from "../charts/Scatter";
 import { finite, text } from "../format";
 import { mlPage, RunLink, To } from "../links";
 import { Await, DataTable, Empty, Failure, Hidden, Loading, Mark, More, Num, Section, Time } from "../parts";
-import { Choice, firstMetric } from "./shared";
+import { byFame, Choice, firstMetric } from "./shared";
 
 export function Runs() {
   const [search] = useSearchParams();
@@ -72,7 +72,8 @@ function Compare({ dagId, dags }: { dagId: string; dags: string[] }) {
   const params = [...new Set(pages.pages.flatMap((page) => page.param_names ?? []))].sort();
   const main = firstMetric(metrics);
   const varying = params.filter((name) => new Set(rows.map((row) => text(valueOf(row, name)))).size > 1);
-  const usual = [...varying.slice(0, 4), ...metrics.filter((name) => name !== main).slice(0, Math.max(0, 5 - varying.length)), ...(main ? [main] : [])];
+  // The metric that matters most stands last, where the lines end.
+  const usual = [...varying.slice(0, 4), ...byFame(metrics).slice(0, Math.max(2, 6 - varying.length)).reverse()];
   const asked = (search.get("axes") ?? "").split("\n").filter((name) => metrics.includes(name) || params.includes(name));
   const axes = asked.length > 1 ? asked : usual;
   const view = search.get("view") === "scatter" ? "scatter" : "parallel";
@@ -155,7 +156,7 @@ function Compare({ dagId, dags }: { dagId: string; dags: string[] }) {
               { name: "Data until", cell: (row) => <Time brief value={row.run.effective_at} />, by: (row) => row.run.effective_at },
               { name: "State", cell: (row) => (row.run.state ? <Mark of={row.run.state} /> : "–"), by: (row) => row.run.state },
               { name: "Decision", cell: (row) => (row.decision ? <Mark of={row.decision} /> : "–"), by: (row) => row.decision },
-              ...[...varying, ...metrics].slice(0, 10).map((name) => ({
+              ...[...varying, ...byFame(metrics)].slice(0, 8).map((name) => ({
                 name,
                 right: true,
                 cell: (row: RunRow) => (row.metrics[name] !== undefined ? <Num value={row.metrics[name]} /> : text(row.params[name])),

@@ -4,16 +4,23 @@ import { useEffect, useId, useState } from "react";
 import type { Champions, Evaluation, EvaluationsPage, Metric, Metrics } from "../api";
 import { usePages } from "../api";
 import { LineChart, type LineMark, type Series } from "../charts/LineChart";
-import { finite, number } from "../format";
+import { finite, number, short } from "../format";
 import { modelPath, Out, TaskLink, To } from "../links";
 import { type Column, DataTable, Delta, Empty, Facts, Failure, Hidden, Loading, More, Num, Time } from "../parts";
 
 /** The metrics a reader most likely asks for first. */
 const FAMOUS = ["roc_auc", "f1_score", "accuracy_score", "accuracy", "r2_score", "root_mean_squared_error", "mean_absolute_error"];
 
-export function firstMetric(names: string[]): string | undefined {
-  return FAMOUS.find((name) => names.includes(name)) ?? FAMOUS.flatMap((name) => names.filter((each) => each.endsWith(`.${name}`)))[0] ?? names[0];
+/** Metrics with those first that most readers ask for; `task.metric` counts as its metric. */
+export function byFame(names: string[]): string[] {
+  const rank = (name: string) => {
+    const found = FAMOUS.findIndex((each) => name === each || name.endsWith(`.${each}`));
+    return found < 0 ? FAMOUS.length : found;
+  };
+  return [...names].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
 }
+
+export const firstMetric = (names: string[]): string | undefined => byFame(names)[0];
 
 export function Choice({
   label,
@@ -117,7 +124,7 @@ export function evaluationLines(evaluations: Evaluation[], metric: string): Seri
     if (y === null || Number.isNaN(x)) continue;
     const name = each.version
       ? `version ${each.version}`
-      : (each.model_id ?? each.model_uri ?? "unregistered");
+      : short(each.model_id ?? each.model_uri ?? "unregistered", 14);
     const series = lines.get(name) ?? { name, dots: [] };
     series.dots.push({ x, y, note: each.rows ? `${number(each.rows)} rows` : undefined });
     lines.set(name, series);
@@ -129,7 +136,8 @@ export function evaluationLines(evaluations: Evaluation[], metric: string): Seri
 /** Where the champion changed: only moves, not the decisions that moved nothing. */
 export function championMarks(champions: Champions[] | undefined, model: string): LineMark[] {
   return (champions ?? [])
-    .filter((each) => each.registered_model_name === model)
+    // Models that are judged before they are registered have no name yet.
+    .filter((each) => each.registered_model_name === model || model === "")
     .flatMap((each) =>
       each.moves
         .filter((move) => ["promotion", "rollback", "observed"].includes(move.kind) && move.version && move.effective_at)
