@@ -114,7 +114,8 @@ def log_model(
         mlflow_run_id=run.run_id,
         experiment_id=run.experiment_id,
         flavor=flavor,
-        metrics=dict(trained.data.metrics),
+        # What the task took of the machine says nothing of the model.
+        metrics={key: value for key, value in trained.data.metrics.items() if not key.startswith("system/")},
         name=name,
         tracking_uri=run.client.tracking_uri,
         mlflow_conn_id=mlflow_conn_id,

@@ -166,3 +166,10 @@ def test_an_unknown_type_is_refused_by_name_before_anything_is_written(client, o
     with opened() as run, pytest.raises(UnsupportedTypeError, match=r"builtins\.dict.*scikit-learn, XGBoost"):
         log_model({"weights": [1]})
     assert client.search_logged_models([run.experiment_id]) == []
+
+
+def test_what_the_training_took_of_the_machine_is_no_metric_of_the_model(client, name):
+    with task_run(client, experiment=name, identity=TaskIdentity("d", "r", "fit")) as run:
+        run.log_metrics({"rows": 3.0, "system/task_seconds": 1.0})
+        ref = log_model(LinearRegression().fit([[0], [1]], [0, 1]))
+    assert ref.metrics == {"rows": 3.0}
