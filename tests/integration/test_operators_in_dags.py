@@ -28,6 +28,8 @@ from airflow_ml_provider.exceptions import (
 )
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.hooks.mlflow import MlflowHook
+from airflow_ml_provider.lineage.diff import diff_models
+from airflow_ml_provider.lineage.graph import Lineage
 from airflow_ml_provider.lineage.records import read_record
 from airflow_ml_provider.operators import (
     BatchPredictOperator,
@@ -1041,10 +1043,40 @@ def test_what_made_and_used_a_model_is_in_the_lineage_records(champion_dag, name
     def record(task_id: str) -> Any:
         return read_record(objects, name, run.run_id, task_id, -1, 1)
 
-    assert [made["model_id"] for made in record("fit")["models_written"]] == [model.model_id]
-    assert [use["name"] for use in record("fit")["reads"]] == ["flights/features"]
-    assert [used["model_id"] for used in record("evaluate")["models_read"]] == [model.model_id]
-    assert [made["version"] for made in record("promote")["models_written"]] == ["1"]
+    fit, evaluate, promotion = record("fit"), record("evaluate"), record("promote")
+    (made,) = fit["models_written"]
+    assert (made["model_id"], made["role"]) == (model.model_id, "trained")
+    assert (fit["mlflow_run_id"], fit["experiment_id"]) == (model.mlflow_run_id, model.experiment_id)
+    assert fit["code"]["source"]
+    assert fit["environment"]["packages"]["scikit-learn"]
+    assert [use["name"] for use in fit["reads"]] == ["flights/features"]
+    (used,) = evaluate["models_read"]
+    assert (used["model_id"], used["role"]) == (model.model_id, "evaluated")
+    assert evaluate["metrics"]["roc_auc"] == evaluate["evaluation"]["metrics"]["roc_auc"]
+    assert evaluate["evaluation"]["mlflow_run_id"] == evaluate["mlflow_run_id"]
+    (made,) = promotion["models_written"]
+    assert (made["version"], made["role"]) == ("1", "promoted")
+    assert promotion["promotion"]["verdict"] == "promoted"
+    assert promotion["promotion"]["evaluation_run_id"] == evaluate["mlflow_run_id"]
+
+    lineage = Lineage(ArtifactStoreHook().store)
+    champion = lineage.find(f"models:/{name}@champion")
+    assert champion == f"model:{model.model_id}" == lineage.find(f"models:/{name}/1")
+    graph = lineage.explore(champion)
+    tasks = {node.task_id for node in graph.nodes if node.kind == "task"}
+    assert tasks == {"features", "fit", "evaluate", "promote"}
+    assert not [node.missing for node in graph.nodes if node.missing]
+    kinds = {edge.kind for edge in graph.edges}
+    assert {"trained", "evaluated", "measured", "decided", "promoted"} <= kinds
+    assert graph.node(champion).registered_model_name == name
+
+    second = run_dag(champion_dag, logical_date=MARCH)
+    other = model_in(xcom_table, second, "fit")
+    found = diff_models(lineage, f"models:/{name}/1", f"models:/{other.model_id}")
+    assert found.before.model_id == model.model_id
+    assert found.source is None, "the same function"
+    (data,) = found.data
+    assert (data["name"], data["same_content"]) == ("flights/features", True)
 
 
 def test_another_xcom_backend_gets_plain_json(monkeypatch):
