@@ -30,6 +30,8 @@ from typing import Any
 POLL_SECONDS = 1.0
 GIVE_UP_SECONDS = 300.0
 REQUEST_SECONDS = 10.0
+#: Of parents: a mapped task's and a DAG run's.
+LEVELS = 2
 
 
 def main() -> int:
@@ -112,7 +114,10 @@ def _close_once(orders: dict[str, Any], status: str) -> None:
     _request(
         orders, "POST", "runs/set-tag", {"run_id": run_id, "key": "airflow.closed_by", "value": "watchdog"}
     )
-    while parent_id := tags.get("mlflow.parentRunId"):
+    for _ in range(LEVELS):
+        parent_id = tags.get("mlflow.parentRunId")
+        if not parent_id:
+            return
         parent = _request(orders, "GET", f"runs/get?run_id={parent_id}")["run"]
         tags = {tag["key"]: tag["value"] for tag in parent["data"].get("tags", ())}
         if "airflow.parent" not in tags:

@@ -143,3 +143,36 @@ def test_secrets_are_in_neither_arguments_nor_environment(stub):
 
 def test_other_stores_have_no_watchdog():
     assert start_guard(tracking_uri="sqlite:///x.db", run_id="r", tags={}, credentials=Credentials()) is None
+
+
+def test_the_parents_that_are_ours_become_failed_too(monkeypatch):
+    from airflow_ml_provider.tracking import watchdog
+
+    def run(parent, **tags):
+        tags = {"mlflow.parentRunId": parent, **tags} if parent else tags
+        told = [{"key": key, "value": value} for key, value in tags.items()]
+        return {"run": {"info": {"status": "RUNNING"}, "data": {"tags": told}}}
+
+    runs = {
+        "child": run("task", **{"airflow.attempt_id": "one"}),
+        "task": run("dag", **{"airflow.parent": "mapped task"}),
+        "dag": run("foreign", **{"airflow.parent": "dag run"}),
+        "foreign": run(None),
+    }
+    updated = {}
+
+    def request(orders, method, path, body=None):
+        if method == "GET":
+            return runs[path.rpartition("=")[2]]
+        if path == "runs/update":
+            updated[body["run_id"]] = body["status"]
+        return {}
+
+    monkeypatch.setattr(watchdog, "_request", request)
+    watchdog._close_once({"run_id": "child", "tags": {"airflow.attempt_id": "one"}}, "KILLED")
+    assert updated == {"child": "KILLED", "task": "FAILED", "dag": "FAILED"}
+
+    updated.clear()
+    runs["task"]["run"]["data"]["tags"].pop()  # somebody else's
+    watchdog._close_once({"run_id": "child", "tags": {"airflow.attempt_id": "one"}}, "KILLED")
+    assert updated == {"child": "KILLED"}
