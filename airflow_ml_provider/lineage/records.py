@@ -76,7 +76,7 @@ class TaskRecord:
     map_index: int
     try_number: int
     outcome: str
-    """``success``, ``failed``, ``skipped``; ``running`` until it ends; ``killed``: it ended without a word."""
+    """``success``, ``failed``, ``skipped``; ``running`` until it ends, ``killed`` if it never said so."""
     started_at: datetime | None = None
     effective_at: datetime | None = None
     data_interval: tuple[datetime, datetime] | None = None
