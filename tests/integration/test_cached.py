@@ -406,6 +406,28 @@ def test_other_flavours_of_tasks_get_values_and_are_reused(run, said, xcom_table
     assert RAN == ["DataFrame"]
 
 
+def test_a_virtual_environment_is_made_once(run, said, xcom_table):
+    def dag() -> DAG:
+        with DAG("virtual", schedule=None) as dag:
+
+            @ml.cached
+            @task.virtualenv(system_site_packages=True)
+            def elsewhere(rows: int) -> list:
+                import os
+                import sys
+
+                return [rows, sys.prefix, os.urandom(8).hex()]
+
+            elsewhere(5)
+        return dag
+
+    first, second = run(dag()), run(dag())
+    assert [said(each, "elsewhere")["hit"] for each in (first, second)] == [False, True]
+    rows, prefix, _ = there = xcom_table(first, "elsewhere")
+    assert (rows, prefix != sys.prefix) == (5, True)
+    assert xcom_table(second, "elsewhere") == there
+
+
 def test_a_pod_gets_values_and_none_is_built_for_a_hit(run, said, xcom_table, monkeypatch, tmp_path):
     from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 
