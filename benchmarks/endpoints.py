@@ -325,11 +325,12 @@ def ask(client: Any, options: argparse.Namespace, newest: Any) -> dict[str, dict
     """Ask each question: once for warmth, then several times."""
     found = {}
     for name, path in questions(options, newest).items():
-        times = []
+        times, worked = [], []
         for _ in range(options.repetitions + 1):
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             answer = client.get(path)
             times.append(time.perf_counter() - began)
+            worked.append(time.process_time() - cpu)
             if answer.status_code != 200:
                 raise RuntimeError(f"{path}: {answer.status_code} {answer.text[:300]}")
         first, rest = times[0], sorted(times[1:])
@@ -337,6 +338,7 @@ def ask(client: Any, options: argparse.Namespace, newest: Any) -> dict[str, dict
             "first": round(first, 4),
             "median": round(statistics.median(rest), 4),
             "slowest": round(rest[-1], 4),
+            "cpu": round(statistics.median(worked[1:]), 4),
             "kilobytes": round(len(answer.content) / 1000, 1),
         }
         _say(f"  {name:<32}{found[name]['median'] * 1000:8.0f} ms")
@@ -347,11 +349,11 @@ def table(result: dict[str, Any]) -> str:
     """Show the result as a Markdown table, in milliseconds."""
     places = list(result["seconds"])
     names = list(result["seconds"][places[0]])
-    head = " | ".join(f"{place}: median | slowest" for place in places)
-    lines = [f"| endpoint | kB | {head} |", "|---|---:|" + "---:|---:|" * len(places)]
+    head = " | ".join(f"{place}: first | median | of it processor" for place in places)
+    lines = [f"| endpoint | kB | {head} |", "|---|---:|" + "---:|---:|---:|" * len(places)]
     for name in names:
         rows = [result["seconds"][place][name] for place in places]
-        cells = " | ".join(f"{_ms(row['median'])} | {row['slowest'] * 1000:.0f}" for row in rows)
+        cells = " | ".join(f"{_ms(row['first'])} | {_ms(row['median'])} | {_ms(row['cpu'])}" for row in rows)
         lines.append(f"| {name} | {rows[0]['kilobytes']:.0f} | {cells} |")
     return "\n".join(lines)
 
