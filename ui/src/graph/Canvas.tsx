@@ -154,9 +154,12 @@ function Flow({ graph, chosen, choose, expand, expanding }: Props) {
   useEffect(() => {
     const show = async () => {
       await fitView({ padding: 0.08, maxZoom: 1 });
+      if (getZoom() >= READABLE) return;
+      // What is too small to read is no view: start at the root, or where data come in, and pan from there.
       const root = graph.root ? places.get(graph.root) : undefined;
-      // What is too small to read is no view: then start at the root, and pan from there.
-      if (root && getZoom() < READABLE) await setCenter(root.x + WIDTH / 2, root.y + HEIGHT / 2, { zoom: 0.8 });
+      const [first] = [...places.values()].sort((a, b) => a.x - b.x || Math.abs(a.y) - Math.abs(b.y));
+      if (root) await setCenter(root.x + WIDTH / 2, root.y + HEIGHT / 2, { zoom: 0.8 });
+      else if (first) await setCenter(first.x + 2.5 * WIDTH, 0, { zoom: 0.7 });
     };
     void show();
   }, [graph.root, places, fitView, getZoom, setCenter]);
