@@ -159,7 +159,7 @@ function Flow({ graph, chosen, choose, expand, expanding }: Props) {
       const root = graph.root ? places.get(graph.root) : undefined;
       const [first] = [...places.values()].sort((a, b) => a.x - b.x || Math.abs(a.y) - Math.abs(b.y));
       if (root) await setCenter(root.x + WIDTH / 2, root.y + HEIGHT / 2, { zoom: 0.8 });
-      else if (first) await setCenter(first.x + 2.5 * WIDTH, 0, { zoom: 0.7 });
+      else if (first) await setCenter(first.x + 2.5 * WIDTH, first.y + HEIGHT / 2, { zoom: 0.7 });
     };
     void show();
   }, [graph.root, places, fitView, getZoom, setCenter]);
