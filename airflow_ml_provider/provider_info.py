@@ -204,8 +204,8 @@ def _config_options() -> dict[str, Any]:
         "parent_run": _option(
             "boolean",
             "True",
-            "Put the MLflow runs of ``ml.tracked`` below one run of the whole DAG run, so that an experiment\n"
-            "shows a line for each DAG run. A task's own ``parent_run=`` wins.\n",
+            "Put the MLflow runs of ``ml.tracked`` below one run of the whole DAG run, so that an\n"
+            "experiment shows a line for each DAG run. A task's own ``parent_run=`` wins.\n",
         ),
         "inline_max_bytes": _option(
             "integer",
