@@ -139,6 +139,9 @@ VALUES: list[Any] = [
 
 
 def label(value: Any) -> str:
+    if isinstance(value, (set, frozenset)):
+        # Their order differs from process to process, and the workers of a parallel run compare the names.
+        return f"{type(value).__name__} {sorted(map(repr, value))}"[:40]
     return f"{type(value).__name__} {repr(value)[:25] if not isinstance(value, int) else value.bit_length()}"
 
 
