@@ -73,6 +73,7 @@ def iris_approval():
         ],
         approval="always",  # or "on_regression": only where something is worse than the champion's
         approval_timeout=timedelta(days=2),  # no answer: rejected
+        retries=1,
         outlets=[CHAMPION],
     )
     # [END promote]

@@ -60,7 +60,7 @@ class Cluster(LocalCluster):
         return runs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: an Airflow costs processor time that later tests want
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     it = Cluster(tmp_path_factory.mktemp("e2e") / "cluster", DAGS)
     with it:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ def question(cluster: Cluster, run_id: str, task_state: str = "awaiting_input") 
         if state in FINISHED:
             log = "\n".join(cluster.airflow.task_log(cluster.airflow.task_instance(DAG, run_id, "promote")))
             raise AssertionError(f"promote is {state} and asked nothing:\n{log}")
-        return state == task_state and cluster.airflow.request("GET", path)
+        if state != task_state:
+            return None
+        # Until the scheduler has heard of the end of the process that asked, an answer makes it fail the task.
+        try_number = cluster.airflow.task_instance(DAG, run_id, "promote")["try_number"]
+        ended = rf"Finished: .*task_id=promote, run_id={re.escape(run_id)},.* try_number={try_number},"
+        if not re.search(ended, (cluster.logs / "scheduler.log").read_text(errors="replace")):
+            return None
+        return cluster.airflow.request("GET", path)
 
     return cluster.eventually(asked, timeout=400)  # type: ignore[no-any-return]
 

@@ -38,7 +38,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
         signal.signal(signal.SIGINT, before)
 
 
-def end(demo: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+def end(demo: subprocess.Popen[str], timeout: float = 400) -> tuple[int, str, str]:
     try:
         out, err = demo.communicate(timeout=timeout)
     except BaseException:

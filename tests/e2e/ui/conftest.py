@@ -82,13 +82,13 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.25)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with served_story(tmp_path_factory.mktemp("ui") / "story") as served:
         yield served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its event loop runs in this thread, where async tasks of other tests want theirs
 def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 

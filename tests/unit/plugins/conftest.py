@@ -25,6 +25,15 @@ def artifact_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     load_settings.cache_clear()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_mlflow() -> Iterator[None]:
+    """Keep a server that tests of this process started before from answering here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AIRFLOW_CONN_MLFLOW_DEFAULT", raising=False)
+        patch.setattr("airflow_ml_provider.plugins.api.mlflow_pages._known", None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def store(artifact_root: Path) -> Any:
     from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
