@@ -29,7 +29,7 @@ def question(cluster: Cluster, run_id: str, task_state: str = "awaiting_input") 
             raise AssertionError(f"promote is {state} and asked nothing:\n{log}")
         if state != task_state:
             return None
-        # Until the scheduler has heard of the end of the process that asked, an answer makes it fail the task.
+        # An answer before the scheduler has heard that the asking process ended makes it fail the task.
         try_number = cluster.airflow.task_instance(DAG, run_id, "promote")["try_number"]
         ended = rf"Finished: .*task_id=promote, run_id={re.escape(run_id)},.* try_number={try_number},"
         if not re.search(ended, (cluster.logs / "scheduler.log").read_text(errors="replace")):

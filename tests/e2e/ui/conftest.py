@@ -88,7 +88,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         yield served
 
 
-@pytest.fixture(scope="package")  # its event loop runs in this thread, where async tasks of other tests want theirs
+# Not longer than here: its event loop runs in this thread, where the async tasks of other tests want theirs.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
