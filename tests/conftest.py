@@ -9,8 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+DEMO_PROCESSES = "tests/e2e/test_demo_processes.py"  # starts demos of its own
 
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-ml-tests-"))
 (_HOME / "dags").mkdir()
@@ -34,6 +37,20 @@ os.environ.update(
         "MPLBACKEND": "Agg",
     }
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, and all that use the cluster: a second would starve both."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            folder = file.rpartition("/")[0]
+            return folder if folder == "tests/e2e" and file != DEMO_PROCESSES else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
