@@ -23,7 +23,7 @@ from demo.cluster import ROOT
 SLEEP = "import time; time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); {SLEEP}"
 # What Airflow's task supervisor does: a child in a process group of its own.
-OWN_GROUP = f"import os; pid = os.fork(); pid or os.setpgid(0, 0); print(pid, flush=True); {SLEEP}"
+OWN_GROUP = f"import os; pid = os.fork(); os.setpgid(pid, pid); pid and print(pid, flush=True); {SLEEP}"
 # What a watchdog does: it leaves the session.
 DETACHED = (
     "import subprocess, sys;"
