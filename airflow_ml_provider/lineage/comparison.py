@@ -80,7 +80,7 @@ def _of(record: TaskRecord) -> Iterator[tuple[str, str, Any, Any]]:
         yield "param", name, str(value), value  # MLflow keeps text, a decorator the number
     for name, value in record.metrics.items():
         yield "metric", name, str(value), value
-    for what, uses in (("read", (*record.reads, *record.reused)), ("written", record.writes)):
+    for what, uses in (("read", record.reads), ("written", (*record.writes, *record.reused))):
         for name, group in _by_name(uses).items():
             marks = sorted({use.digest for use in group})
             shown = group[0].version_id if len(group) == 1 else [use.version_id for use in group]

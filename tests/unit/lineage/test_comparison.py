@@ -70,3 +70,9 @@ def test_a_run_is_the_same_as_itself() -> None:
     run = [record(1, metrics={"auc": float("nan")}, reads=(use("a", "1", "x"), use("a", "2", "y")))]
     assert all(each.same for each in compare([run, run]))
     assert compare([[], []]) == []
+
+
+def test_what_a_task_reused_it_gave_like_what_it_wrote() -> None:
+    computed = record(1, writes=(use("features", "v1", "d1"),))
+    reused = record(2, reused=(use("features", "v1", "d1"),))
+    assert all(each.same for each in compare([[computed], [reused]]))
