@@ -120,6 +120,7 @@ def tell_addresses(cluster: LocalCluster, output: Output, model: str) -> None:
         ("Airflow, no login", f"{airflow}/"),
         ("the trainings", f"{airflow}/dags/flight_delay_training"),
         ("the assets: training -> champion -> scoring", f"{airflow}/assets"),
+        ("what made the champion, and how it did", f"{airflow}/plugin/ml?tab=models&model={model}"),
         ("MLflow's experiments", f"{mlflow}/#/experiments"),
         ("the model's versions", f"{mlflow}/#/models/{model}"),
     ):
