@@ -121,3 +121,17 @@ export function safeHref(href: string | null | undefined): string | null {
     return null;
   }
 }
+
+/** The metrics a reader most likely asks for first. */
+const FAMOUS = ["roc_auc", "f1_score", "accuracy_score", "accuracy", "r2_score", "root_mean_squared_error", "mean_absolute_error"];
+
+/** Metrics with those first that most readers ask for; `task.metric` counts as its metric. */
+export function byFame(names: string[]): string[] {
+  const rank = (name: string) => {
+    const found = FAMOUS.findIndex((each) => name === each || name.endsWith(`.${each}`));
+    return found < 0 ? FAMOUS.length : found;
+  };
+  return [...names].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+}
+
+export const firstMetric = (names: string[]): string | undefined => byFame(names)[0];

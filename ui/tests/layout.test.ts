@@ -9,7 +9,7 @@ const graph = (count: number, edges: [number, number][]): Graph => ({
 });
 
 test("data flows from left to right", () => {
-  const places = layout(graph(4, [[0, 1], [1, 2], [3, 2]]));
+  const { places } = layout(graph(4, [[0, 1], [1, 2], [3, 2]]));
   const x = (id: number) => places.get(String(id))!.x;
   expect(x(0)).toBeLessThan(x(1));
   expect(x(1)).toBeLessThan(x(2));
@@ -17,7 +17,7 @@ test("data flows from left to right", () => {
 });
 
 test("circles, loops and edges to nodes that are not there do no harm", () => {
-  const places = layout(graph(3, [[0, 1], [1, 2], [2, 0], [1, 1], [0, 9]]));
+  const { places } = layout(graph(3, [[0, 1], [1, 2], [2, 0], [1, 1], [0, 9]]));
   expect([...places.values()].every(({ x, y }) => Number.isFinite(x) && Number.isFinite(y))).toBe(true);
 });
 
@@ -29,7 +29,7 @@ test("no two of 500 nodes overlap, and the layout takes no second", () => {
     for (let k = 0; k <= (i % 3 === 0 ? 1 : 0); k += 1) edges.push([Math.max(0, i - 1 - Math.floor(random() * 40)), i]);
   }
   const start = performance.now();
-  const places = [...layout(graph(500, edges)).values()];
+  const places = [...layout(graph(500, edges)).places.values()];
   expect(performance.now() - start).toBeLessThan(1000);
   const columns = grouped(places);
   for (const column of columns.values()) {
@@ -38,6 +38,19 @@ test("no two of 500 nodes overlap, and the layout takes no second", () => {
   }
   const xs = [...columns.keys()].sort((a, b) => a - b);
   xs.slice(1).forEach((x, index) => expect(x - xs[index]!).toBeGreaterThan(WIDTH));
+});
+
+test("a line that passes a column touches none of its nodes", () => {
+  const { places, bends } = layout(graph(5, [[0, 1], [1, 2], [2, 3], [0, 3], [4, 3], [0, 2]]));
+  const passing = bends.get("0\n3")!;
+  expect(passing).toHaveLength(4);
+  for (const { x, y } of passing) {
+    for (const place of places.values()) {
+      const inside = x >= place.x && x <= place.x + WIDTH && y >= place.y && y <= place.y + HEIGHT;
+      expect(inside).toBe(false);
+    }
+  }
+  expect(bends.has("0\n1")).toBe(false);
 });
 
 test("an expansion adds what is new and closes what both sides now show", () => {

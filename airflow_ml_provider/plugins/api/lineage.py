@@ -201,8 +201,8 @@ def graph_node(found: Node, access: Access) -> Json:
     }
 
 
-def _detail(found: Node) -> str:
-    """Say in a few words what a node is."""
+def _detail(found: Node) -> str | None:
+    """Say in a few words what a node is; None where its metrics and times say it."""
     if found.missing:
         return found.missing
     if found.kind == "version":
@@ -210,7 +210,7 @@ def _detail(found: Node) -> str:
         return f"{found.type or 'artifact'}{size}"
     if found.kind == "task":
         return f"{found.dag_id}, {found.outcome}"
-    return found.kind
+    return None
 
 
 def _shows_alias(found: Json, queries: Queries, access: Access) -> bool:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import {
   Background,
+  BaseEdge,
   Controls,
   Handle,
   MarkerType,
@@ -10,15 +11,18 @@ import {
   ReactFlowProvider,
   useReactFlow,
   type Edge,
+  type EdgeProps,
   type Node,
   type NodeProps,
 } from "@xyflow/react";
 import css from "@xyflow/react/dist/style.css?inline";
 import { type CSSProperties, memo, useEffect, useMemo, useSyncExternalStore } from "react";
 import type { Graph, GraphNode } from "../api";
+import { firstMetric, number } from "../format";
+import { Time } from "../parts";
 import type { Direction } from "./GraphView";
 import { KINDS } from "./kinds";
-import { HEIGHT, layout, WIDTH } from "./layout";
+import { edgeKey, HEIGHT, layout, WIDTH } from "./layout";
 
 interface Data extends Record<string, unknown> {
   node: GraphNode;
@@ -28,6 +32,22 @@ interface Data extends Record<string, unknown> {
 }
 
 type CardNode = Node<Data, "card">;
+
+/** What is known of a node whose kind says what it is: of an evaluation a metric, and the time it speaks for. */
+function Measured({ node }: { node: GraphNode }) {
+  const metric = node.kind === "evaluation" ? firstMetric(Object.keys(node.metrics ?? {})) : undefined;
+  return (
+    <>
+      {metric ? `${metric} ${number(node.metrics?.[metric])}` : null}
+      {metric && node.effective_at ? ", " : null}
+      {node.effective_at ? (
+        <>
+          data until <Time brief value={node.effective_at} />
+        </>
+      ) : null}
+    </>
+  );
+}
 
 const Card = memo(function Card({ data, selected }: NodeProps<CardNode>) {
   const { node, root, busy, expand } = data;
@@ -65,7 +85,7 @@ const Card = memo(function Card({ data, selected }: NodeProps<CardNode>) {
         style={{ color: "var(--chakra-colors-fg-muted)", overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }}
         title={node.detail ?? undefined}
       >
-        {node.detail ?? ""}
+        {node.detail ?? <Measured node={node} />}
       </div>
       {expand && node.more?.up ? <Plus direction="up" node={node} press={expand} /> : null}
       {expand && node.more?.down ? <Plus direction="down" node={node} press={expand} /> : null}
@@ -103,7 +123,19 @@ function Plus({ node, direction, press }: { node: GraphNode; direction: Directio
   );
 }
 
+/** A line that passes other columns, from bend to bend. */
+function Bent({ id, sourceX, sourceY, targetX, targetY, data, markerEnd, style }: EdgeProps<Edge<{ bends: { x: number; y: number }[] }>>) {
+  const points = [{ x: sourceX, y: sourceY }, ...(data?.bends ?? []), { x: targetX, y: targetY }];
+  const path = points.slice(1).reduce((drawn, to, index) => {
+    const from = points[index]!;
+    const middle = (from.x + to.x) / 2;
+    return `${drawn} C ${middle},${from.y} ${middle},${to.y} ${to.x},${to.y}`;
+  }, `M ${sourceX},${sourceY}`);
+  return <BaseEdge id={id} markerEnd={markerEnd} path={path} style={style} />;
+}
+
 const nodeTypes = { card: Card };
+const edgeTypes = { bent: Bent };
 const READABLE = 0.6;
 
 function watchDark(changed: () => void) {
@@ -123,7 +155,7 @@ interface Props {
 
 function Flow({ graph, chosen, choose, expand, expanding }: Props) {
   const dark = useSyncExternalStore(watchDark, isDark);
-  const places = useMemo(() => layout(graph), [graph]);
+  const { places, bends } = useMemo(() => layout(graph), [graph]);
   const { fitView, getZoom, setCenter } = useReactFlow();
   const nodes = useMemo<CardNode[]>(
     () =>
@@ -143,13 +175,16 @@ function Flow({ graph, chosen, choose, expand, expanding }: Props) {
     () =>
       graph.edges.map((edge) => ({
         id: `${edge.source} ${edge.target} ${edge.kind ?? ""}`,
+        ...(bends.has(edgeKey(edge.source, edge.target))
+          ? { type: "bent", data: { bends: bends.get(edgeKey(edge.source, edge.target)) } }
+          : {}),
         source: edge.source,
         target: edge.target,
         markerEnd: { type: MarkerType.ArrowClosed },
         style: { stroke: edge.outcome === "failed" ? "var(--chakra-colors-red-solid)" : "var(--chakra-colors-fg-subtle)" },
         focusable: false,
       })),
-    [graph],
+    [graph, bends],
   );
   useEffect(() => {
     const show = async () => {
@@ -168,6 +203,7 @@ function Flow({ graph, chosen, choose, expand, expanding }: Props) {
       colorMode={dark ? "dark" : "light"}
       edges={edges}
       edgesFocusable={false}
+      edgeTypes={edgeTypes}
       elementsSelectable
       maxZoom={2}
       minZoom={0.05}

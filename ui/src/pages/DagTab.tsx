@@ -2,10 +2,10 @@
 import { HStack, Stack, Text } from "@chakra-ui/react";
 import { type Page, type RunMetrics, type RunRow, url, useApi, usePages } from "../api";
 import type { Series } from "../charts/LineChart";
-import { finite } from "../format";
+import { byFame, finite } from "../format";
 import { mlPage, RunLink, To } from "../links";
 import { Await, DataTable, Empty, Failure, Hidden, Loading, Mark, More, Num, Section, Time } from "../parts";
-import { byFame, DayByDay, metricNames, SmallCharts } from "./shared";
+import { DayByDay, metricNames, SmallCharts } from "./shared";
 
 /** Metrics of a DAG across its runs, and evaluations over data time. */
 export function DagTab({ dagId }: { dagId: string }) {

@@ -12,7 +12,7 @@ import {
   useApi,
   usePages,
 } from "../api";
-import { number } from "../format";
+import { byFame, firstMetric, number } from "../format";
 import { lineagePath, mlPage, modelPath, Out, TaskLink, To } from "../links";
 import {
   AnyValue,
@@ -34,7 +34,7 @@ import {
   VersionCards,
 } from "../parts";
 import { Diff } from "./Diff";
-import { byFame, Choice, DayByDay, firstMetric, metricNames, Search } from "./shared";
+import { Choice, DayByDay, metricNames, Search } from "./shared";
 
 export function Models() {
   const [search, setSearch] = useSearchParams();

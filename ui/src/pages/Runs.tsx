@@ -5,10 +5,10 @@ import { useSearchParams } from "react-router-dom";
 import { type Page, type RunRow, type RunRowsPage, url, useApi, usePages } from "../api";
 import { Parallel } from "../charts/Parallel";
 import { Scatter } from "../charts/Scatter";
-import { finite, text } from "../format";
+import { byFame, finite, firstMetric, text } from "../format";
 import { mlPage, RunLink, To } from "../links";
 import { Await, DataTable, Empty, Failure, Hidden, Loading, Mark, More, Num, Section, Time } from "../parts";
-import { byFame, Choice, firstMetric } from "./shared";
+import { Choice } from "./shared";
 
 export function Runs() {
   const [search] = useSearchParams();

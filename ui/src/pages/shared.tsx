@@ -4,23 +4,9 @@ import { useEffect, useId, useState } from "react";
 import type { Champions, Evaluation, EvaluationsPage, Metric, Metrics } from "../api";
 import { usePages } from "../api";
 import { LineChart, type LineMark, type Series } from "../charts/LineChart";
-import { finite, number, short } from "../format";
+import { finite, firstMetric, number, short } from "../format";
 import { modelPath, Out, TaskLink, To } from "../links";
 import { type Column, DataTable, Delta, Empty, Facts, Failure, Hidden, Loading, More, Num, Time } from "../parts";
-
-/** The metrics a reader most likely asks for first. */
-const FAMOUS = ["roc_auc", "f1_score", "accuracy_score", "accuracy", "r2_score", "root_mean_squared_error", "mean_absolute_error"];
-
-/** Metrics with those first that most readers ask for; `task.metric` counts as its metric. */
-export function byFame(names: string[]): string[] {
-  const rank = (name: string) => {
-    const found = FAMOUS.findIndex((each) => name === each || name.endsWith(`.${each}`));
-    return found < 0 ? FAMOUS.length : found;
-  };
-  return [...names].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
-}
-
-export const firstMetric = (names: string[]): string | undefined => byFame(names)[0];
 
 export function Choice({
   label,
