@@ -5,10 +5,11 @@ Small objects that are in the order in which people ask, so that a page of a lis
 Records are found by DAG, run and task. What is asked for newest first stands once more under keys that begin
 with a time, inverted as in version ids::
 
-    runs/<dag>/<run after>-<run>.json                        a run that left a record
-    metrics/<dag>/<run after>-<run>/<task>/<map index>.json   what a task instance measured, in its last try
-    decisions/<model>/<alias>/<started>-<digest>.json         what a promotion task decided, rejections too
+    runs/<dag>/<run after>-<run>.json                             a run that left a record
+    metrics/<dag>/<run after>-<run>-<task>-<map index + 1>.json   what a task instance measured last
+    decisions/<model>/<alias>/<started>-<digest>.json             what a promotion decided, rejections too
 
+Runs and tasks of metrics are hashed, and all are in one folder: some stores list many small folders slowly.
 They are written after the record and hold nothing that it does not hold.
 """
 
@@ -36,6 +37,22 @@ def runs_prefix(dag_id: str) -> str:
 
 def metrics_prefix(dag_id: str) -> str:
     return f"metrics/{keys.segment(dag_id)}/"
+
+
+def metrics_name(run_id: str, run_after: datetime, task_id: str, map_index: int) -> str:
+    """Name what a task instance measured: beside the others of its run, those of the latest run first."""
+    return (
+        f"{keys.before_versions_at(run_after)}-{_hashed(run_id)}-{_hashed(task_id)}-{int(map_index) + 1}.json"
+    )
+
+
+def is_of_task(name: str, task_id: str) -> bool:
+    """Tell whether a name of :func:`metrics_name` is that of a task's instance."""
+    return name.split("-")[2] == _hashed(task_id)
+
+
+def _hashed(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def decisions_prefix(registered_model_name: str, alias: str) -> str:
@@ -76,8 +93,8 @@ def index_attempt(objects: ObjectStore, record: Mapping[str, Any]) -> None:
             **{name: record.get(name) for name in (*_WHO, "outcome", *_WHEN, *_MEASURED, "cached")},
             **{name: run.get(name) for name in _RUN},
         }
-        instance = f"{keys.segment(record['task_id'])}/{int(record['map_index'])}.json"
-        objects.put_json(f"{metrics_prefix(record['dag_id'])}{place}/{instance}", row, create_only=False)
+        name = metrics_name(record["run_id"], run_after, record["task_id"], record["map_index"])
+        objects.put_json(f"{metrics_prefix(record['dag_id'])}{name}", row, create_only=False)
 
     promotion = record.get("promotion") or {}
     if promotion.get("registered_model_name") and promotion.get("alias"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from airflow_ml_provider.artifacts import keys
@@ -227,22 +228,18 @@ class Queries:
         :param until: Only runs not after this time, by ``run_after``.
         """
         prefix = index.metrics_prefix(dag_id)
-        wanted = None if task_id is None else keys.segment(task_id)
 
-        def keep(key: str) -> bool:
-            return wanted is None or key.split("/")[1] == wanted
+        def keep(name: str) -> bool:
+            return task_id is None or index.is_of_task(name, task_id)
 
         if cursor is None and until is not None:
             cursor = keys.before_versions_at(until)
-        return self._page(prefix, self._listed(Measured), limit=limit, cursor=cursor, keep=keep)
-
-    def measured_in(self, run: Run) -> list[Measured]:
-        """What the task instances of one run measured."""
-        if run.run_after is None:
-            return []
-        prefix = f"{index.metrics_prefix(run.dag_id)}{index.run_place(run.run_id, run.run_after)}/"
-        rows = at_once(self._listed(Measured), self._objects.list(prefix))
-        return [row for row in rows if row is not None]
+        page = self._page(prefix, self._listed(Measured), limit=limit, cursor=cursor, keep=keep)
+        runs = (list(rows) for _, rows in groupby(page.items, key=lambda row: row.run_id))
+        return Page(
+            tuple(row for rows in runs for row in sorted(rows, key=lambda row: (row.task_id, row.map_index))),
+            page.cursor,
+        )
 
     def run_attempts(
         self, dag_id: str, run_id: str, *, limit: int = 200, cursor: str | None = None

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.lineage import index
 from airflow_ml_provider.lineage.answers import Measured, latest_attempts
 from airflow_ml_provider.lineage.answers import Run as RecordedRun
@@ -212,14 +211,16 @@ def _measured_runs(
             break
     # The last run may go on after the last row.
     whole = found[:limit] if len(found) > limit else found[:-1] or found
-    return whole, _after(whole[-1][-1])
+    return whole, _after(whole[-1])
 
 
-def _after(row: Measured) -> str:
-    """Where the rows after this one begin, as ``Queries.measured`` takes it."""
+def _after(rows: list[Measured]) -> str:
+    """Where the rows after those of a run begin, as ``Queries.measured`` takes it."""
     # A row without the time of its run is under no key, so it was never listed.
-    place = index.run_place(row.run_id, row.run_after or datetime.max.replace(tzinfo=UTC))
-    return f"{place}/{keys.segment(row.task_id)}/{row.map_index}.json"
+    latest = datetime.max.replace(tzinfo=UTC)
+    return max(
+        index.metrics_name(row.run_id, row.run_after or latest, row.task_id, row.map_index) for row in rows
+    )
 
 
 def _previous(queries: Queries, attempts: list[TaskRecord]) -> RecordedRun | None:
