@@ -298,7 +298,7 @@ def questions(options: argparse.Namespace, newest: Any) -> dict[str, str]:
         "DAG, 200 evaluations": f"dags/{DAG}/evaluations",
         "models": "models",
         "model": f"models/{MODEL}",
-        "model, 50 versions": f"models/{MODEL}/versions",
+        "model, 25 versions": f"models/{MODEL}/versions",
         "model, timeline": f"models/{MODEL}/timeline",
         "model, 200 evaluations": f"models/{MODEL}/evaluations",
         "model, two versions compared": f"models/{MODEL}/diff?from=1&to={options.runs}",

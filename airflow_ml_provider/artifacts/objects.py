@@ -48,13 +48,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def at_once(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Make one request for each item, several at the same time; results are in the order of the items."""
+def at_once(
+    function: Callable[[T], R], items: Iterable[T], at_hand: Callable[[T], bool] = lambda item: False
+) -> list[R]:
+    """
+    Make one request for each item, several at the same time; results are in the order of the items.
+
+    :param at_hand: Whether an item needs no request: it is not worth a thread.
+    """
     items = list(items)
-    if len(items) < 2:
+    far = [place for place, item in enumerate(items) if not at_hand(item)]
+    if len(far) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(min(_CONCURRENT_REQUESTS, len(items))) as pool:
-        return list(pool.map(function, items))
+    with ThreadPoolExecutor(min(_CONCURRENT_REQUESTS, len(far))) as pool:
+        found = dict(zip(far, pool.map(function, (items[place] for place in far)), strict=True))
+    return [found[place] if place in found else function(item) for place, item in enumerate(items)]
 
 
 # Manifests and records are a few KiB.
@@ -234,6 +242,10 @@ class ObjectStore:
     def children(self, prefix: str) -> Iterator[str]:
         """Yield the distinct next segments below ``prefix`` that hold further segments, in order."""
         return self._backend.children(_check(prefix.rstrip("/")))
+
+    def at_hand(self, key: str) -> bool:
+        """Tell whether reading an object takes no request; here it always takes one."""
+        return False
 
     def get_json(self, key: str) -> Any:
         """

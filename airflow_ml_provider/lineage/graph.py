@@ -711,7 +711,7 @@ class Lineage:
         """Return reverse edges, whether there are more, and where to go on."""
         entries = list(self.objects.list(prefix, after=after, limit=limit + 1))
         shown = [entry.key for entry in entries[:limit]]
-        found = at_once(self.objects.get_json, shown)
+        found = at_once(self.objects.get_json, shown, self.objects.at_hand)
         more = len(entries) > limit
         return found, more, shown[-1] if more and shown else None
 

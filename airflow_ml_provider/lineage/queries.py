@@ -10,7 +10,7 @@ on S3 comes in pages of 1,000 keys; where a question needs more of them, its des
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -163,7 +163,7 @@ class Queries:
         """
         prefix = keys.versions_prefix(check_name(name))
         found = list(self._objects.list(prefix, limit=_limit(limit) + 1))
-        refs = [ref for ref in at_once(lambda entry: self._ref(name, entry), found[:limit]) if ref]
+        refs = [ref for ref in self._each(lambda entry: self._ref(name, entry), found[:limit]) if ref]
         sizes = {ref.digest: ref.size_bytes for ref in refs if not ref.parts}
         pieces = list(dict.fromkeys(part for ref in refs for part in ref.parts))
 
@@ -252,7 +252,7 @@ class Queries:
     def attempts(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> list[TaskRecord]:
         """The attempts of a task instance, the last one first."""
         prefix = keys.record_key(dag_id, run_id, task_id, map_index, 0).rpartition("/")[0]
-        attempts = at_once(self._listed(TaskRecord), self._objects.list(prefix))
+        attempts = self._each(self._listed(TaskRecord), self._objects.list(prefix))
         return sorted(
             (each for each in attempts if each is not None), key=lambda each: each.try_number, reverse=True
         )
@@ -355,6 +355,10 @@ class Queries:
 
     # -- how
 
+    def _each(self, read: Callable[[ObjectInfo], T], entries: Iterable[ObjectInfo]) -> list[T]:
+        """Read the objects of a list."""
+        return at_once(read, entries, lambda entry: self._objects.at_hand(entry.key))
+
     def _page(
         self,
         prefix: str,
@@ -376,7 +380,7 @@ class Queries:
         last = ""
 
         def take() -> None:
-            found.extend(item for item in at_once(read, pending) if item is not None)
+            found.extend(item for item in self._each(read, pending) if item is not None)
             pending.clear()
 
         for number, entry in enumerate(self._objects.list(prefix, after=start)):

@@ -44,6 +44,8 @@ class _Objects(Protocol):
 
     def get_json(self, key: str) -> Any: ...
 
+    def at_hand(self, key: str) -> bool: ...
+
     def exists(self, key: str) -> bool: ...
 
     def list(self, prefix: str, *, after: str | None = None, limit: int | None = None) -> Any: ...
@@ -221,7 +223,7 @@ class Ledger:
                 item for item in found if start is None or _by_wall_clock(item.key) > _by_wall_clock(start)
             ]
         keys = [item.key for item in found if item.key.endswith(_SUFFIX)]
-        return at_once(self._read, keys[:limit])
+        return at_once(self._read, keys[:limit], self._objects.at_hand)
 
     def as_of(
         self,

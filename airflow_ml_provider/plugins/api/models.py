@@ -9,7 +9,9 @@ ones did to it is left out and counted.
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
 import heapq
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -45,6 +47,10 @@ from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
 router = APIRouter(prefix="/models", dependencies=ANY_DAG)
 
 _MOST_VERSIONS = 200
+# A DAG that judges a model for the first time is seen a minute later, unless the model got a version since.
+_REMEMBERED_SECONDS = 60.0
+_used: dict[tuple[str, str, str], tuple[float, frozenset[str]]] = {}
+_lock = threading.Lock()
 _ATTEMPT = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
@@ -85,7 +91,7 @@ def versions(
     access: AccessDep,
     queries: QueriesDep,
     store: StoreDep,
-    limit: Limit = 50,
+    limit: Limit = 25,
     cursor: Cursor = None,
 ) -> Json:
     """Return the versions of a model, the latest first."""
@@ -192,13 +198,30 @@ def diff(
 
 
 def _dags_that_used(
-    versions: Iterable[RegisteredVersion], queries: Queries, store: ArtifactStore
+    versions: Sequence[RegisteredVersion], queries: Queries, store: ArtifactStore
 ) -> list[str]:
     """Return the DAGs, of those that the user may see, whose tasks read a version of a model."""
     known = {keys.segment(dag_id): dag_id for dag_id in queries.dags()}
+    return sorted(known[folder] for folder in _folders_of_users(versions, store) if folder in known)
+
+
+def _folders_of_users(versions: Sequence[RegisteredVersion], store: ArtifactStore) -> frozenset[str]:
+    """Return the DAGs whose tasks read a version, as keys name them. A list request each, once a minute."""
+    if not versions:
+        return frozenset()
+    key = (store.objects.root, versions[0].registered_model_name, versions[0].version)
+    now = time.monotonic()
+    with _lock:
+        for old in [each for each, (when_read, _) in _used.items() if now - when_read > _REMEMBERED_SECONDS]:
+            del _used[old]
+        if key in _used:
+            return _used[key][1]
     prefixes = [keys.model_edges_prefix(each.model_key, "read") for each in versions]
     folders = at_once(lambda prefix: list(store.objects.children(prefix.rstrip("/"))), prefixes)
-    return sorted({known[folder] for found in folders for folder in found if folder in known})
+    found = frozenset(folder for each in folders for folder in each)
+    with _lock:
+        _used[key] = (now, found)
+    return found
 
 
 def _visible_aliases(found: Model, access: Access) -> dict[str, Any]:

@@ -36,6 +36,9 @@ class Remembered:
         self._bytes: OrderedDict[_Key, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __contains__(self, key: _Key) -> bool:
+        return key in self._bytes
+
     def get(self, key: _Key) -> bytes | None:
         """Return what was kept; None if nothing is."""
         with self._lock:
@@ -78,13 +81,23 @@ class RememberingObjects(ObjectStore):
             self._listed[entry.key] = entry
             yield entry
 
+    def at_hand(self, key: str) -> bool:
+        place = self._place(key)
+        return place is not None and place in self._remembered
+
     def get(self, key: str, *, at_most: int | None = None) -> Content:
-        entry = self._listed.get(key)
-        if entry is None or datetime.now(UTC) - entry.modified < _SETTLED:
+        place = self._place(key)
+        if place is None:
             return super().get(key, at_most=at_most)
-        place = (self.root, key, entry.modified, entry.size_bytes)
         found = self._remembered.get(place)
         if found is None:
             found = bytes(super().get(key, at_most=at_most))
             self._remembered.keep(place, found)
         return found
+
+    def _place(self, key: str) -> _Key | None:
+        """Where an object is remembered; None if it was not listed, or may be changing just now."""
+        entry = self._listed.get(key)
+        if entry is None or datetime.now(UTC) - entry.modified < _SETTLED:
+            return None
+        return self.root, key, entry.modified, entry.size_bytes

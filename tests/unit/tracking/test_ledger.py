@@ -42,6 +42,9 @@ class CountingObjects:
         self.reads.append(key)
         return self.objects.get_json(key)
 
+    def at_hand(self, key):
+        return self.objects.at_hand(key)
+
     def exists(self, key):
         return self.objects.exists(key)
 

@@ -119,7 +119,7 @@ const MOVES = new Set(["promotion", "rollback", "observed"]);
 function OneModel({ name }: { name: string }) {
   const [search, setSearch] = useSearchParams();
   const item = useApi<ModelItem>(url(["models", name]));
-  const versions = usePages<Page<ModelVersion>>(url(["models", name, "versions"], { limit: 50 }));
+  const versions = usePages<Page<ModelVersion>>(url(["models", name, "versions"], { limit: 25 }));
   const timeline = usePages<Page<Move>>(url(["models", name, "timeline"], { limit: 200 }));
   const aliases = item.data?.aliases ?? [];
   const alias = search.get("alias") ?? (aliases.some((each) => each.alias === "champion") ? "champion" : aliases[0]?.alias) ?? null;
