@@ -16,6 +16,7 @@ They are written after the record and hold nothing that it does not hold.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from airflow_ml_provider.artifacts import keys
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.objects import ObjectStore
 
+_METRICS_NAME = re.compile(r"[0-9a-f]{15}-[0-9a-f]{16}-[0-9a-f]{16}-[0-9]{1,9}[.]json")
 _WHO = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 _WHEN = ("started_at", "recorded_at", "effective_at")
 _RUN = ("run_type", "run_after", "logical_date", "partition_key")
@@ -44,6 +46,13 @@ def metrics_name(run_id: str, run_after: datetime, task_id: str, map_index: int)
     return (
         f"{keys.before_versions_at(run_after)}-{_hashed(run_id)}-{_hashed(task_id)}-{int(map_index) + 1}.json"
     )
+
+
+def check_metrics_name(name: Any) -> str:
+    """Return a name of :func:`metrics_name`; ``ValueError`` if it cannot be one."""
+    if not isinstance(name, str) or not _METRICS_NAME.fullmatch(name):
+        raise ValueError(f"not a name of metrics: {name!r:.100}")
+    return name
 
 
 def is_of_task(name: str, task_id: str) -> bool:

@@ -8,10 +8,13 @@ ones did to it is left out and counted.
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
+import base64
+import binascii
 import heapq
+import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -20,13 +23,14 @@ from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundError
+from airflow_ml_provider.lineage import index
 from airflow_ml_provider.lineage.answers import Model, RegisteredVersion
 from airflow_ml_provider.lineage.diff import diff_models
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.lineage.records import TaskRecord, makers_of_model
 from airflow_ml_provider.plugins.api import shapes
 from airflow_ml_provider.plugins.api.access import ANY_DAG, Access, AccessDep
-from airflow_ml_provider.plugins.api.answers import not_found
+from airflow_ml_provider.plugins.api.answers import invalid, not_found
 from airflow_ml_provider.plugins.api.evaluations import champions_of, evaluations_of_dag
 from airflow_ml_provider.plugins.api.hints import hints_for
 from airflow_ml_provider.plugins.api.lineage import graph_node
@@ -47,6 +51,8 @@ from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
 router = APIRouter(prefix="/models", dependencies=ANY_DAG)
 
 _MOST_VERSIONS = 200
+_LEAST_OF_A_DAG = 20
+_LONGEST_CURSOR = 900
 # A DAG that judges a model for the first time is seen a minute later, unless the model got a version since.
 _REMEMBERED_SECONDS = 60.0
 _used: dict[tuple[str, str, str], tuple[float, frozenset[str]]] = {}
@@ -148,34 +154,66 @@ def timeline(
 
 @router.get("/{name}/evaluations")
 def evaluations(
-    name: ModelName, access: AccessDep, queries: QueriesDep, store: StoreDep, limit: Limit = 200
+    name: ModelName,
+    access: AccessDep,
+    queries: QueriesDep,
+    store: StoreDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> Json:
-    """Return the evaluations of a model in all DAGs that judged it, the latest data time first."""
+    """
+    Return the evaluations of a model in all DAGs that judged it, the latest data time first.
+
+    A page has the latest runs of each of these DAGs, about ``limit`` evaluations in all.
+    """
     found = queries.model(name)
     if _summary(found, queries, store, access) is None:
         raise not_found("model of this name")
     made = Shapes.of(access.may_read)
-    items: list[Json] = []
-    more = False
     known = queries.model_versions(name, limit=_MOST_VERSIONS).items
     versions_by_id = {each.model_id: each.version for each in known if each.model_id}
-    for dag_id in _dags_that_used(known, queries, store):
-        shown, rest = evaluations_of_dag(
-            queries, dag_id, made, limit=limit, model=name, versions=versions_by_id
+    dags = _dags_that_used(known, queries, store)
+    begins = dict.fromkeys(dags) if cursor is None else _places(cursor, dags)
+    items: list[Json] = []
+    rest: dict[str, str] = {}
+    for dag_id, place in begins.items():
+        share = max(_LEAST_OF_A_DAG, limit // len(begins))
+        shown, after = evaluations_of_dag(
+            queries, dag_id, made, limit=share, cursor=place, model=name, versions=versions_by_id
         )
         items.extend(shown)
-        more = more or rest is not None
+        if after is not None:
+            rest[dag_id] = after
     items.sort(key=lambda each: each["effective_at"] or "", reverse=True)
     champions, hidden = champions_of([name], queries, access)
     return {
-        "items": items[:limit],
+        "items": items,
         "models": [name],
         "names": sorted({metric for each in items for metric in each["metrics"]}),
         "champions": champions,
-        "hidden": hidden,
-        "truncated": more or len(items) > limit,
-        "next": None,
+        "hidden": hidden if cursor is None else 0,
+        "next": _cursor(rest),
     }
+
+
+def _cursor(rest: dict[str, str]) -> str | None:
+    """Write down where each DAG goes on."""
+    if not rest:
+        return None
+    text = base64.urlsafe_b64encode(json.dumps(rest, separators=(",", ":")).encode()).decode()
+    while len(text) > _LONGEST_CURSOR:  # dozens of DAGs judge this model: those of the last names end here
+        rest = dict(list(rest.items())[:-1])
+        text = base64.urlsafe_b64encode(json.dumps(rest, separators=(",", ":")).encode()).decode()
+    return text
+
+
+def _places(cursor: str, dags: Iterable[str]) -> dict[str, str | None]:
+    """Read what :func:`_cursor` wrote, of these DAGs alone."""
+    try:
+        said = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return {dag_id: index.check_metrics_name(said[dag_id]) for dag_id in dags if dag_id in said}
+    except (binascii.Error, UnicodeError, ValueError, TypeError) as exc:
+        raise invalid("cursor: it is not what a page gave") from exc
 
 
 @router.get("/{name}/diff")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -176,6 +177,31 @@ def test_a_model_tells_how_it_did(get: Any) -> None:
         ("1", "evaluate"),
     ]
     assert "champion" in [each["alias"] for each in found["champions"]]
+
+
+def test_the_evaluations_of_a_model_come_in_pages(get: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_ml_provider.plugins.api.models._LEAST_OF_A_DAG", 1)
+    whole = get(f"models/{MODEL}/evaluations")
+    seen, cursor, pages = [], "", 0
+    while pages < 10:
+        page = get(f"models/{MODEL}/evaluations?limit=1{cursor}")
+        seen.extend(page["items"])
+        pages += 1
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={quote(page['next'])}"
+    assert pages > 1
+    assert [each["mlflow_run_id"] for each in seen] == [each["mlflow_run_id"] for each in whole["items"]]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["no base64", "[]", "3", '{"open": "../../x"}', '{"open": null}', '{"open": {"a": 1}}', '"open"'],
+)
+def test_a_made_up_cursor_is_refused_or_has_nothing(api: Any, world: Any, said: str) -> None:
+    cursor = quote(base64.urlsafe_b64encode(said.replace("open", OPEN).encode()).decode())
+    answer = api("viewer").get(f"models/{MODEL}/evaluations?cursor={cursor}")
+    assert answer.status_code == 422 or answer.json()["items"] == []
 
 
 def test_two_versions_of_a_model_are_compared(get: Any) -> None:

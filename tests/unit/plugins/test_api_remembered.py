@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_ml_provider.artifacts.objects import ObjectStore
+from airflow_ml_provider.artifacts.objects import ObjectStore, at_once
 from airflow_ml_provider.exceptions import ArtifactNotFoundError
 from airflow_ml_provider.plugins.api.remembered import Remembered, RememberingObjects
 
@@ -90,3 +91,23 @@ def test_it_forgets_what_was_not_asked_for_the_longest(
     one_request.get_json(entries[0].key)
     assert asked.call_count == 1
     assert remembered._held <= 250
+
+
+def test_what_is_at_hand_takes_no_thread_and_order_is_kept(objects: ObjectStore, tmp_path: Path) -> None:
+    for number in range(5):
+        put(objects, tmp_path, f"a/{number}.json", number)
+    remembered = Remembered()
+    read(objects, remembered)
+    for number in (1, 3):
+        put(objects, tmp_path, f"a/{number}.json", -number, age=30.0)
+    one_request = RememberingObjects(objects, remembered)
+    threads = {}
+
+    def get(key: str) -> Any:
+        threads[key] = threading.current_thread()
+        return one_request.get_json(key)
+
+    keys = [entry.key for entry in one_request.list("a")]
+    assert at_once(get, keys, one_request.at_hand) == [0, -1, 2, -3, 4]
+    here = {key for key, thread in threads.items() if thread is threading.current_thread()}
+    assert here == {"a/0.json", "a/2.json", "a/4.json"}

@@ -217,7 +217,7 @@ function OneModel({ name }: { name: string }) {
         note="Evaluations over data time: a line for each version, dashed where the alias moved"
         title={`How it did day by day`}
       >
-        <DayByDay model={name} of={url(["models", name, "evaluations"], { limit: 200 })} />
+        <DayByDay model={name} of={url(["models", name, "evaluations"], { limit: 100 })} />
       </Section>
       <Section
         actions={
