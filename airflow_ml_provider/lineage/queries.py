@@ -220,12 +220,14 @@ class Queries:
         cursor: str | None = None,
         task_id: str | None = None,
         until: datetime | None = None,
+        judged: bool = False,
     ) -> Page[Measured]:
         """
         What the task instances of a DAG measured, those of the latest run first.
 
         :param task_id: Of this task alone.
         :param until: Only runs not after this time, by ``run_after``.
+        :param judged: Only evaluations, and decisions on models.
         """
         prefix = index.metrics_prefix(dag_id)
 
@@ -234,7 +236,13 @@ class Queries:
 
         if cursor is None and until is not None:
             cursor = keys.before_versions_at(until)
-        page = self._page(prefix, self._listed(Measured), limit=limit, cursor=cursor, keep=keep)
+        read = self._listed(Measured)
+
+        def read_judged(entry: ObjectInfo) -> Measured | None:
+            row = read(entry)
+            return row if row is not None and (row.evaluation or row.promotion) else None
+
+        page = self._page(prefix, read_judged if judged else read, limit=limit, cursor=cursor, keep=keep)
         runs = (list(rows) for _, rows in groupby(page.items, key=lambda row: row.run_id))
         return Page(
             tuple(row for rows in runs for row in sorted(rows, key=lambda row: (row.task_id, row.map_index))),

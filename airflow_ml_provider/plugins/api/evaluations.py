@@ -39,7 +39,7 @@ def evaluations_of_dag(
     rows: list[Measured] = []
     known: dict[str, tuple[str, str | None]] = {}
     for _ in range(_MOST_PAGES):
-        page = queries.measured(dag_id, limit=limit, cursor=cursor)
+        page = queries.measured(dag_id, limit=limit, cursor=cursor, judged=True)
         rows.extend(row for row in page.items if row.evaluation)
         for row in page.items:
             decided = row.promotion or {}

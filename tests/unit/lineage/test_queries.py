@@ -258,6 +258,18 @@ def test_runs_come_latest_first_and_what_they_measured_too(store, queries, asked
     assert queries.dags() == ["training"]
 
 
+def test_evaluations_and_decisions_can_be_had_alone(store, queries):
+    for run in range(4):
+        keep(store, record(run, params={"depth": run}))
+        keep(store, record(run, task_id="evaluate", evaluation={"model_id": f"m-{run}"}))
+        keep(store, record(run, task_id="promote", promotion={"verdict": "rejected"}))
+    rows, pages = everything(lambda cursor: queries.measured("training", limit=3, cursor=cursor, judged=True))
+    assert pages == 3
+    assert sorted((each.run_id, each.task_id) for each in rows) == sorted(
+        (f"run {run}", task) for run in range(4) for task in ("evaluate", "promote")
+    )
+
+
 def test_the_last_try_that_measured_is_the_row_and_all_tries_are_records(store, queries):
     keep(store, record(try_number=1, metrics={"auc": 0.1}, outcome="failed"))
     keep(store, record(try_number=2, metrics={"auc": 0.2}))
