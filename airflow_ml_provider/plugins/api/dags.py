@@ -145,7 +145,7 @@ def dag_metrics(dag_id: DagId, queries: QueriesDep, limit: Limit = 50, cursor: C
 
 @router.get("/dags/{dag_id}/evaluations", dependencies=ONE_DAG)
 def dag_evaluations(
-    dag_id: DagId, access: AccessDep, queries: QueriesDep, limit: Limit = 100, cursor: Cursor = None
+    dag_id: DagId, access: AccessDep, queries: QueriesDep, limit: Limit = 80, cursor: Cursor = None
 ) -> Json:
     """Return the evaluations of a DAG, the latest run first, and the moves of their models' aliases."""
     found, rest = evaluations_of_dag(queries, dag_id, Shapes.of(access.may_read), limit=limit, cursor=cursor)

@@ -158,7 +158,7 @@ def evaluations(
     access: AccessDep,
     queries: QueriesDep,
     store: StoreDep,
-    limit: Limit = 100,
+    limit: Limit = 80,
     cursor: Cursor = None,
 ) -> Json:
     """

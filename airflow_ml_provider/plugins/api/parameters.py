@@ -38,7 +38,7 @@ MapIndex = Annotated[int, Query(ge=-1, le=1_000_000)]
 TryNumber = Annotated[int | None, Query(ge=0, le=100_000)]
 OtherRunId = Annotated[str | None, Query(alias="with", min_length=1, max_length=250, pattern=_ID)]
 OneDagId = Annotated[str, Query(alias="dag_id", min_length=1, max_length=250, pattern=_ID)]
-Limit = Annotated[int, Query(ge=1, le=200)]
+Limit = Annotated[int, Query(ge=1, le=100)]
 # Where a list goes on: after a key, or after a name.
 Cursor = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_=.+/-]{1,900}$")]
 NameCursor = Annotated[str | None, Query(min_length=1, max_length=300, pattern=_ID)]

@@ -27,7 +27,7 @@ export function DagTab({ dagId }: { dagId: string }) {
               </Text>
             </HStack>
             <Section note="A line for each model version; dashed where the champion changed" title="Evaluations over data time">
-              <DayByDay of={url(["dags", dagId, "evaluations"], { limit: 100 })} />
+              <DayByDay of={url(["dags", dagId, "evaluations"], { limit: 80 })} />
             </Section>
             <Runs dagId={dagId} />
           </Stack>

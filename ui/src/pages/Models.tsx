@@ -120,7 +120,7 @@ function OneModel({ name }: { name: string }) {
   const [search, setSearch] = useSearchParams();
   const item = useApi<ModelItem>(url(["models", name]));
   const versions = usePages<Page<ModelVersion>>(url(["models", name, "versions"], { limit: 25 }));
-  const timeline = usePages<Page<Move>>(url(["models", name, "timeline"], { limit: 200 }));
+  const timeline = usePages<Page<Move>>(url(["models", name, "timeline"], { limit: 100 }));
   const aliases = item.data?.aliases ?? [];
   const alias = search.get("alias") ?? (aliases.some((each) => each.alias === "champion") ? "champion" : aliases[0]?.alias) ?? null;
   const held = aliases.find((each) => each.alias === alias);
@@ -217,7 +217,7 @@ function OneModel({ name }: { name: string }) {
         note="Evaluations over data time: a line for each version, dashed where the alias moved"
         title={`How it did day by day`}
       >
-        <DayByDay model={name} of={url(["models", name, "evaluations"], { limit: 100 })} />
+        <DayByDay model={name} of={url(["models", name, "evaluations"], { limit: 80 })} />
       </Section>
       <Section
         actions={

@@ -2,34 +2,38 @@
 import { HStack, Stack } from "@chakra-ui/react";
 import { useState } from "react";
 import { useSearchParams } from "react-router-dom";
-import { type Page, type RunRow, type RunRowsPage, url, useApi, usePages } from "../api";
+import { type Page, type RunRow, type RunRowsPage, url, usePages } from "../api";
 import { Parallel } from "../charts/Parallel";
 import { Scatter } from "../charts/Scatter";
 import { byFame, finite, firstMetric, text } from "../format";
 import { mlPage, RunLink, To } from "../links";
-import { Await, DataTable, Empty, Failure, Hidden, Loading, Mark, More, Num, Section, Time } from "../parts";
-import { Choice } from "./shared";
+import { DataTable, Empty, Failure, Hidden, Loading, Mark, More, Num, Section, Time } from "../parts";
+import { Choice, Search } from "./shared";
 
 export function Runs() {
   const [search] = useSearchParams();
   const dagId = search.get("dag_id");
-  const dags = useApi<Page<{ dag_id: string }>>(url(["dags"], { limit: 200 }));
-  if (dagId) return <Compare dagId={dagId} dags={(dags.data?.items ?? []).map((each) => each.dag_id)} key={dagId} />;
+  const [wanted, setWanted] = useState("");
+  const dags = usePages<Page<{ dag_id: string }>>(url(["dags"], { limit: 100, search: wanted }));
+  if (dagId) return <Compare dagId={dagId} dags={dags.items.map((each) => each.dag_id)} key={dagId} />;
+  if (dags.error && dags.pages.length === 0) return <Failure error={dags.error} retry={dags.retry} />;
   return (
-    <Await of={dags} what="DAGs">
-      {(data) =>
-        data.items.length === 0 ? (
-          <Empty>No DAG has left records of artifacts or models so far.</Empty>
-        ) : (
-          <DataTable
-            caption="DAGs whose runs can be compared"
-            columns={[{ name: "DAG", cell: (row) => <To to={mlPage({ tab: "runs", dag_id: row.dag_id })}>{row.dag_id}</To>, by: (row) => row.dag_id }]}
-            rowKey={(row) => row.dag_id}
-            rows={data.items}
-          />
-        )
-      }
-    </Await>
+    <Stack gap={4}>
+      <Search label="Search DAGs" search={setWanted} value={wanted} />
+      {dags.isLoading ? (
+        <Loading what="DAGs" />
+      ) : dags.items.length === 0 ? (
+        <Empty>{wanted ? "No DAG of this name has left records." : "No DAG has left records of artifacts or models so far."}</Empty>
+      ) : (
+        <DataTable
+          caption="DAGs whose runs can be compared"
+          columns={[{ name: "DAG", cell: (row) => <To to={mlPage({ tab: "runs", dag_id: row.dag_id })}>{row.dag_id}</To>, by: (row) => row.dag_id }]}
+          rowKey={(row) => row.dag_id}
+          rows={dags.items}
+        />
+      )}
+      <More loading={dags.loadingMore} more={dags.more} />
+    </Stack>
   );
 }
 
