@@ -14,7 +14,7 @@ import heapq
 import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -166,11 +166,15 @@ def evaluations(
 
     A page has the latest runs of each of these DAGs, about ``limit`` evaluations in all.
     """
-    found = queries.model(name)
-    if _summary(found, queries, store, access) is None:
+    questions: list[Callable[[], Any]] = [
+        lambda: _summary(queries.model(name), queries, store, access),
+        lambda: queries.model_versions(name, limit=_MOST_VERSIONS).items,
+        lambda: champions_of([name], queries, access),
+    ]
+    shown, known, (champions, hidden) = at_once(lambda ask: ask(), questions)
+    if shown is None:
         raise not_found("model of this name")
     made = Shapes.of(access.may_read)
-    known = queries.model_versions(name, limit=_MOST_VERSIONS).items
     versions_by_id = {each.model_id: each.version for each in known if each.model_id}
     dags = _dags_that_used(known, queries, store)
     begins = dict.fromkeys(dags) if cursor is None else _places(cursor, dags)
@@ -178,14 +182,13 @@ def evaluations(
     rest: dict[str, str] = {}
     for dag_id, place in begins.items():
         share = max(_LEAST_OF_A_DAG, limit // len(begins))
-        shown, after = evaluations_of_dag(
+        judged, after = evaluations_of_dag(
             queries, dag_id, made, limit=share, cursor=place, model=name, versions=versions_by_id
         )
-        items.extend(shown)
+        items.extend(judged)
         if after is not None:
             rest[dag_id] = after
     items.sort(key=lambda each: each["effective_at"] or "", reverse=True)
-    champions, hidden = champions_of([name], queries, access)
     return {
         "items": items,
         "models": [name],
