@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_ml_provider.artifacts.envelope import ARTIFACT
+from airflow_ml_provider.artifacts.statistics import SAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -338,7 +339,8 @@ def _columns(schema: Mapping[str, Any]) -> list[Facet]:
 def _quality(schema: Mapping[str, Any], rows: int | None, ref: ArtifactRef) -> Facet:
     if rows is None:
         return {}
-    columns = schema.get("columns")
+    # Those of a sample are not those of the table.
+    columns = None if SAMPLE in schema else schema.get("columns")
     measured = {
         str(each["name"]): found
         for each in (columns if isinstance(columns, list) else ())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ DAGS = Path(__file__).parent / "dags"
 
 class Cluster(LocalCluster):
     """A cluster and what tests ask it again and again."""
+
+    told_openlineage: Path
 
     def eventually(self, what: Callable[[], Any], timeout: float = 90.0) -> Any:
         """Wait until ``what`` returns something true, and return that."""
@@ -39,6 +42,12 @@ class Cluster(LocalCluster):
             raise task_failed(self, task)
         assert run["state"] == "success"
         return run
+
+    def openlineage_events(self, *dag_ids: str) -> list[Json]:
+        """Return what the tasks of DAGs told OpenLineage, in the order in which they did."""
+        files = sorted(self.told_openlineage.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        events: list[Json] = [json.loads(path.read_text()) for path in files]
+        return [each for each in events if each["job"]["name"].partition(".")[0] in dag_ids]
 
     def mlflow(self, method: str, path: str, **options: Any) -> Any:
         """Ask MLflow's REST API."""
@@ -62,7 +71,15 @@ class Cluster(LocalCluster):
 
 @pytest.fixture(scope="package")  # not longer: an Airflow costs processor time that later tests want
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    it = Cluster(tmp_path_factory.mktemp("e2e") / "cluster", DAGS)
+    # One file an event: several tasks write at a time.
+    told = tmp_path_factory.mktemp("openlineage")
+    transport = {"type": "file", "log_file_path": str(told / "event"), "append": False}
+    openlineage = {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": "120",
+    }
+    it = Cluster(tmp_path_factory.mktemp("e2e") / "cluster", DAGS, environment=openlineage)
+    it.told_openlineage = told
     with it:
         it.wait_for_dags(("e2e_training", "e2e_scoring", "e2e_killed"))
         yield it

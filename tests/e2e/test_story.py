@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from tests.support.openlineage_schemas import check_event
+
 if TYPE_CHECKING:
     from demo.airflow_api import Json
     from tests.e2e.conftest import Cluster
@@ -96,6 +98,30 @@ def test_a_training_run_in_mlflow_knows_its_task_and_its_data(cluster: Cluster, 
     assert {"key": "strength", "value": "1.0"} in run["data"]["params"]
     (used,) = run["inputs"]["dataset_inputs"]
     assert used["dataset"]["digest"] in promoted.xcoms["learn"]["digest"]
+
+
+def test_workers_tell_openlineage_what_the_story_read_and_wrote(cluster: Cluster, promoted: Promoted) -> None:
+    def told() -> dict[str, Json]:
+        events = cluster.openlineage_events("e2e_training", "e2e_scoring")
+        for event in events:
+            check_event(event)
+        return {each["job"]["name"]: each for each in events if each["eventType"] == "COMPLETE"}
+
+    ends = cluster.eventually(lambda: "e2e_scoring.score" in (found := told()) and found)
+    (scored_with,) = [each for each in ends["e2e_scoring.score"]["inputs"] if each["name"] == "e2e_model"]
+    (promoted_to,) = [each for each in ends["e2e_training.promote"]["outputs"] if each["name"] == "e2e_model"]
+    assert scored_with["facets"]["version"] == promoted_to["facets"]["version"]
+    (learned_from,) = ends["e2e_training.fit"]["inputs"]
+    assert learned_from["namespace"] == f"file://{cluster.artifacts}"
+    assert learned_from["facets"]["version"]["datasetVersion"] == promoted.xcoms["learn"]["version_id"]
+    quality = learned_from["inputFacets"]["dataQualityMetrics"]
+    assert quality["rowCount"] == 2000
+    assert {name: each["nullCount"] for name, each in quality["columnMetrics"].items()} == {
+        "a": 0,
+        "b": 0,
+        "late": 0,
+    }
+    assert [each["name"] for each in ends["e2e_scoring.score"]["outputs"]] == ["e2e_scores"]
 
 
 def test_a_rejection_succeeds_says_why_and_triggers_nothing(cluster: Cluster, promoted: Promoted) -> None:

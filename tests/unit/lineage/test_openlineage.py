@@ -113,6 +113,9 @@ def test_quality_metrics_are_those_of_the_manifest(ref):
     known = replace(ref, schema={"columns": [column, {"name": "late", "type": "bool"}], "rows": 9})
     quality = words.artifact_data_set(known, ROOT, "output").facets["dataQualityMetrics"]
     assert quality["columnMetrics"] == {"wind": {"nullCount": 1, "min": 0.5}}
+    of_a_sample = replace(known, schema={**known.schema, "rows": 10**6, "statistics_rows": 50_000})
+    quality = words.artifact_data_set(of_a_sample, ROOT, "output").facets["dataQualityMetrics"]
+    assert (quality["rowCount"], quality["columnMetrics"]) == (10**6, {})
 
 
 @pytest.mark.parametrize(
