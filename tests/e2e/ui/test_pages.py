@@ -145,6 +145,56 @@ def test_artifacts_are_found_and_show_their_versions(story: Story, visit: Visit)
     visit.shot("artifact")
 
 
+def test_each_instance_of_a_mapped_task_has_its_page(story: Story, visit: Visit) -> None:
+    run_id = quote(story.evaluations[0], safe="")
+    for index, rows in enumerate((30, 70)):
+        page = visit.open(f"/dags/ui_evaluation/runs/{run_id}/tasks/part/mapped/{index}/plugin/ml-task")
+        wrote = page.get_by_role("region", name="Wrote", exact=True)
+        wrote.get_by_text("ui_part").first.wait_for()
+        assert f"{rows} rows" in wrote.inner_text()
+
+
+def test_five_hundred_nodes_are_drawn_panned_and_listed(story: Story, visit: Visit) -> None:
+    """The answer is made up: no story of a test has so much in it."""
+    count = 500
+    answer = {
+        "root": "n0",
+        "nodes": [
+            {
+                "id": f"n{n}",
+                "kind": "version" if n % 2 else "task",
+                "label": f"thing {n}",
+                "detail": "made up",
+            }
+            for n in range(count)
+        ],
+        "edges": [{"source": f"n{(n - 1) // 3}", "target": f"n{n}", "kind": "read"} for n in range(1, count)],
+        "hidden": 0,
+        "truncated": False,
+        "next": None,
+    }
+    page = visit.page
+    page.route("**/ml-provider/api/v1/lineage?*", lambda route: route.fulfill(json=answer))
+    visit.open("/plugin/ml?tab=lineage&node=n0")
+    page.get_by_text("500 nodes, 499 edges").wait_for()
+    page.locator(".react-flow__node", has_text="thing 0").first.wait_for()
+
+    pane = page.locator(".react-flow__viewport")
+    before = pane.get_attribute("style")
+    box = page.locator(".react-flow").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 300, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 100, box["y"] + 140, steps=10)
+    page.mouse.up()
+    assert pane.get_attribute("style") != before
+    visit.shot("lineage-500")
+
+    page.get_by_role("button", name="Show as list").click()
+    nodes = page.get_by_role("region", name="Nodes of the graph")
+    assert nodes.get_by_role("row").count() == 1 + count
+
+
 def test_lineage_is_found_expanded_and_listed(story: Story, visit: Visit) -> None:
     page = visit.open("/plugin/ml?tab=lineage&search=ui_learn")
     page.get_by_role("region", name="Where to start").get_by_role("link").first.click()

@@ -86,6 +86,11 @@ def ui_evaluation() -> None:
     def day() -> Annotated[pd.DataFrame, Artifact("ui_day")]:
         return made_up(200, seed=3)
 
+    @task
+    def part(size: int) -> Annotated[pd.DataFrame, Artifact("ui_part")]:
+        return made_up(size, seed=4)
+
+    part.expand(size=[30, 70])
     EvaluateModelOperator(
         task_id="evaluate",
         model=CHAMPION.model_uri,
