@@ -23,7 +23,7 @@ class AirflowApi:
     :param base_url: Address of the api-server, without a path.
     """
 
-    def __init__(self, base_url: str, *, timeout: float = 30.0) -> None:
+    def __init__(self, base_url: str, *, timeout: float = 120.0) -> None:
         self.base_url = base_url
         # Proxies are for the outside; this server is on our own machine.
         self._http = httpx.Client(base_url=base_url, timeout=timeout, trust_env=False)

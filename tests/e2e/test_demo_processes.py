@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ def component(demo: subprocess.Popen[str], folder: Path, name: str) -> psutil.Pr
 
     def find() -> psutil.Process | None:
         assert demo.poll() is None, demo.communicate()
-        found = [p for p in running_in(folder) if name in p.cmdline()]
-        return found[0] if found else None
+        for process in running_in(folder):
+            with suppress(psutil.Error):  # it ended meanwhile
+                if name in process.cmdline():
+                    return process
+        return None
 
     process: psutil.Process = eventually(find)
     return process
