@@ -3,9 +3,6 @@
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
-import base64
-import binascii
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -14,7 +11,7 @@ from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundE
 from airflow_ml_provider.lineage.blast import blast_radius
 from airflow_ml_provider.lineage.graph import Graph, Lineage, Node, node_of_version
 from airflow_ml_provider.lineage.queries import Queries
-from airflow_ml_provider.plugins.api import shapes
+from airflow_ml_provider.plugins.api import cursors, shapes
 from airflow_ml_provider.plugins.api.access import ANY_DAG, ONE_DAG, Access, AccessDep
 from airflow_ml_provider.plugins.api.answers import invalid, not_found
 from airflow_ml_provider.plugins.api.parameters import (
@@ -47,7 +44,7 @@ def explore(
     direction: Annotated[Literal["up", "down", "both"], Query()] = "both",
     depth: Depth = 2,
     limit: Nodes = 200,
-    cursor: Annotated[str | None, Query(max_length=8000)] = None,
+    cursor: cursors.WideCursor = None,
 ) -> Json:
     """Return what is around a node: its id, or an address such as ``models:/name@champion``."""
     root = _find(lineage, node)
@@ -155,7 +152,7 @@ def graph(found: Graph, access: Access, *, root: str | None = None) -> Json:
         "edges": [each.to_json() for each in found.edges],
         "hidden": found.hidden,
         "truncated": found.truncated,
-        "next": _cursor(found.continuation) if found.truncated else None,
+        "next": cursors.written(found.continuation[:_MOST_PENDING]) if found.truncated else None,
     }
 
 
@@ -247,14 +244,9 @@ def _named(lineage: Lineage, text: str) -> list[Json]:
     ]
 
 
-def _cursor(continuation: tuple[Json, ...]) -> str | None:
-    text = base64.urlsafe_b64encode(json.dumps(continuation[:_MOST_PENDING]).encode()).decode()
-    return text if len(text) <= 8000 else None
-
-
 def _pending(cursor: str) -> list[dict[str, Any]]:
     try:
-        pending = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        pending = cursors.read(cursor)
         return [
             {
                 "node": str(item["node"]),
@@ -264,7 +256,7 @@ def _pending(cursor: str) -> list[dict[str, Any]]:
             }
             for item in pending
         ][:_MOST_PENDING]
-    except (binascii.Error, UnicodeError, ValueError, TypeError, KeyError, AttributeError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise invalid("cursor: it is not what a page gave") from exc
 
 

@@ -8,10 +8,7 @@ ones did to it is left out and counted.
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
-import base64
-import binascii
 import heapq
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +25,7 @@ from airflow_ml_provider.lineage.answers import Model, RegisteredVersion
 from airflow_ml_provider.lineage.diff import diff_models
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.lineage.records import TaskRecord, makers_of_model
-from airflow_ml_provider.plugins.api import shapes
+from airflow_ml_provider.plugins.api import cursors, shapes
 from airflow_ml_provider.plugins.api.access import ANY_DAG, Access, AccessDep
 from airflow_ml_provider.plugins.api.answers import invalid, not_found
 from airflow_ml_provider.plugins.api.evaluations import champions_of, evaluations_of_dag
@@ -52,7 +49,6 @@ router = APIRouter(prefix="/models", dependencies=ANY_DAG)
 
 _MOST_VERSIONS = 200
 _LEAST_OF_A_DAG = 20
-_LONGEST_CURSOR = 900
 # A DAG that judges a model for the first time is seen a minute later, unless the model got a version since.
 _REMEMBERED_SECONDS = 60.0
 _used: dict[tuple[str, str, str], tuple[float, frozenset[str]]] = {}
@@ -159,7 +155,7 @@ def evaluations(
     queries: QueriesDep,
     store: StoreDep,
     limit: Limit = 80,
-    cursor: Cursor = None,
+    cursor: cursors.WideCursor = None,
 ) -> Json:
     """
     Return the evaluations of a model in all DAGs that judged it, the latest data time first.
@@ -180,8 +176,8 @@ def evaluations(
     begins = dict.fromkeys(dags) if cursor is None else _places(cursor, dags)
     items: list[Json] = []
     rest: dict[str, str] = {}
+    share = max(_LEAST_OF_A_DAG, limit // max(1, len(begins)))
     for dag_id, place in begins.items():
-        share = max(_LEAST_OF_A_DAG, limit // len(begins))
         judged, after = evaluations_of_dag(
             queries, dag_id, made, limit=share, cursor=place, model=name, versions=versions_by_id
         )
@@ -195,27 +191,16 @@ def evaluations(
         "names": sorted({metric for each in items for metric in each["metrics"]}),
         "champions": champions,
         "hidden": hidden if cursor is None else 0,
-        "next": _cursor(rest),
+        "next": cursors.written(rest) if rest else None,
     }
 
 
-def _cursor(rest: dict[str, str]) -> str | None:
-    """Write down where each DAG goes on."""
-    if not rest:
-        return None
-    text = base64.urlsafe_b64encode(json.dumps(rest, separators=(",", ":")).encode()).decode()
-    while len(text) > _LONGEST_CURSOR:  # dozens of DAGs judge this model: those of the last names end here
-        rest = dict(list(rest.items())[:-1])
-        text = base64.urlsafe_b64encode(json.dumps(rest, separators=(",", ":")).encode()).decode()
-    return text
-
-
 def _places(cursor: str, dags: Iterable[str]) -> dict[str, str | None]:
-    """Read what :func:`_cursor` wrote, of these DAGs alone."""
+    """Read where each DAG goes on, of these DAGs alone."""
     try:
-        said = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        said = cursors.read(cursor)
         return {dag_id: index.check_metrics_name(said[dag_id]) for dag_id in dags if dag_id in said}
-    except (binascii.Error, UnicodeError, ValueError, TypeError) as exc:
+    except (ValueError, TypeError) as exc:
         raise invalid("cursor: it is not what a page gave") from exc
 
 

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an answer goes on, where that is more than one key: JSON, as one word of an address."""
+
+# No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
+
+import base64
+import json
+from typing import Annotated, Any
+
+from fastapi import Query
+
+_LONGEST = 8000  # addresses have their limits
+
+WideCursor = Annotated[str | None, Query(max_length=_LONGEST)]
+
+
+def written(place: Any) -> str | None:
+    """Write a place down; None if it does not fit into an address."""
+    text = base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+    return text if len(text) <= _LONGEST else None
+
+
+def read(cursor: str) -> Any:
+    """
+    Read what :func:`written` wrote, or what somebody made up.
+
+    :raises ValueError: if it is no cursor.
+    """
+    return json.loads(base64.urlsafe_b64decode(cursor.encode()))
