@@ -26,4 +26,7 @@ def read(cursor: str) -> Any:
 
     :raises ValueError: if it is no cursor.
     """
-    return json.loads(base64.urlsafe_b64decode(cursor.encode()))
+    try:
+        return json.loads(base64.urlsafe_b64decode(cursor.encode()))
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc

@@ -196,7 +196,16 @@ def test_the_evaluations_of_a_model_come_in_pages(get: Any, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     "said",
-    ["no base64", "[]", "3", '{"open": "../../x"}', '{"open": null}', '{"open": {"a": 1}}', '"open"'],
+    [
+        "no base64",
+        "[]",
+        "3",
+        '{"open": "../../x"}',
+        '{"open": null}',
+        '{"open": {"a": 1}}',
+        '"open"',
+        pytest.param("[" * 5000, id="nested"),
+    ],
 )
 def test_a_made_up_cursor_is_refused_or_has_nothing(api: Any, world: Any, said: str) -> None:
     cursor = quote(base64.urlsafe_b64encode(said.replace("open", OPEN).encode()).decode())
