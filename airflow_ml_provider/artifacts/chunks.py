@@ -18,18 +18,16 @@ pieces of one pack are stored once more, the way log-structured merge trees boun
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import struct
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts import encodings, keys
 from airflow_ml_provider.artifacts.digest import digest_of
 from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.exceptions import (
@@ -39,7 +37,7 @@ from airflow_ml_provider.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_ml_provider.artifacts.objects import ObjectStore
+    from airflow_ml_provider.artifacts.objects import ObjectStore, Source
     from airflow_ml_provider.artifacts.signing import Signer
 
 # Beside its own pack, a version is read from so many at most.
@@ -55,12 +53,7 @@ _PIECE = struct.Struct("<32sQIQQ")  # hash, length, pack, offset and length ther
 _FOOT = struct.Struct("<Q8s")  # length of the recipe, magic
 _OWN = bytes(32)
 _MAX_RECIPE_BYTES = 256 << 20
-_LEVEL = 1
-# Pieces that keep more than this share of their length are stored as they are.
-_WORTH = 0.85
-_SAMPLE_BYTES = 4096
 _ALIGNED = 8
-_LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -75,8 +68,10 @@ class Cut:
     :param header: What reading needs beside the pieces; part of the content.
     :param count: How many pieces there are.
     :param size_bytes: What it takes in memory, about.
-    :param piece: Returns the bytes of one, as parts to join; the same ones on each call, from any thread.
-        Parts are not copied, and must not change before the value is stored.
+    :param piece: Returns the bytes of one, as parts to join; the same bytes on each call, from any thread.
+        Parts are not copied, and must not change before the value is stored. A part that is numbers has
+        their format (:class:`memoryview`), so that it can be stored as smaller ones.
+    :param is_long: Whether a piece takes a compressor more time than it takes the interpreter.
     :param schema: What the value looks like, as small JSON.
     :param preview: Its beginning, as small JSON.
     :param type: Name of the value's type.
@@ -86,6 +81,7 @@ class Cut:
     count: int
     size_bytes: int
     piece: Callable[[int], list[memoryview]]
+    is_long: Callable[[int], bool] = lambda _: True
     schema: dict[str, Any] | None = None
     preview: Any = None
     type: str = ""
@@ -106,7 +102,7 @@ class Piece(NamedTuple):
     :param length: Of its bytes.
     :param pack: Number of the pack; 0 is the one that holds the recipe.
     :param start: Offset in the pack.
-    :param stored: Length there: compressed, or as it is if the two lengths are equal.
+    :param stored: Length there: encoded, or as it is if the two lengths are equal.
     """
 
     digest: bytes
@@ -139,7 +135,7 @@ class Recipe:
         return len(self.header) + sum(piece.length for piece in self.pieces)
 
     def to_bytes(self) -> bytes:
-        header = _zstd(self.header)
+        header = encodings.zstd(self.header)
         packs = (
             _PACK.pack(bytes.fromhex(keys.digest_hex(pack.digest)) if pack.digest else _OWN, pack.size_bytes)
             for pack in self.packs
@@ -168,7 +164,7 @@ class Recipe:
             after_packs = at + pack_count * _PACK.size
             if len(data) != after_packs + piece_count * _PIECE.size or pack_count < 1:
                 raise ValueError("its length is not what it says")
-            header = bytes(_expand(data[_TOP.size : at], None))
+            header = bytes(encodings.expand(data[_TOP.size : at], None))
             packs = tuple(
                 Pack("" if digest == _OWN else f"blake3:{digest.hex()}", size)
                 for digest, size in _PACK.iter_unpack(data[at:after_packs])
@@ -200,45 +196,68 @@ class Written:
 
 
 class Pieces:
-    """A stored value in pieces, as a codec reads it."""
+    """
+    A stored value in pieces, as a codec reads it.
+
+    Each piece that is read is compared with its hash, whatever else its pack holds.
+    """
 
     def __init__(
-        self, recipe: Recipe, packs: Sequence[memoryview], whose: str, *, verified: bool = False
+        self, recipe: Recipe, packs: Sequence[Source], keys_of: Sequence[str], whose: str, *, verify: bool
     ) -> None:
-        self._verified = verified
         self.header = recipe.header
         self.count = len(recipe.pieces)
         self._recipe = recipe
-        self._packs: Sequence[memoryview] = packs
+        self._packs = packs
+        self._keys = keys_of
         self._whose = whose
+        self._verify = verify
 
     def release(self) -> None:
         """Let the packs go; nothing can be read after it."""
+        for pack in self._packs:
+            pack.close()
         self._packs = ()
 
-    def length(self, first: int, count: int) -> int:
+    def length(self, first: int, count: int = 1) -> int:
         """Bytes of neighbouring pieces."""
         return sum(piece.length for piece in self._recipe.pieces[first : first + count])
 
-    def read(self, number: int) -> memoryview | bytes:
+    def read(self, number: int) -> memoryview:
         """
         Return the bytes of a piece; from any thread.
 
-        :raises ArtifactCorruptError: if they are not as long as the recipe says.
+        :raises ArtifactCorruptError: if they are not those that were written.
+        """
+        made = memoryview(bytearray(self._recipe.pieces[number].length))
+        self.read_into(number, [made])
+        return made
+
+    def read_into(self, number: int, targets: Sequence[memoryview]) -> None:
+        """
+        Write the bytes of a piece to where they belong; from any thread.
+
+        :param targets: Of one byte an item: one for each part that the piece was made of.
+        :raises ArtifactCorruptError: if they are not those that were written, or as many.
         """
         piece = self._recipe.pieces[number]
-        stored = self._packs[piece.pack][piece.start : piece.start + piece.stored]
-        if piece.stored == piece.length:
-            return stored
+        pack = self._packs[piece.pack]
         try:
-            made = _expand(stored, piece.length)
-            # An lz4 frame does not say how long it is.
-            unsure = stored[:4] == _LZ4_MAGIC and not self._verified
-            if unsure and digest_of([memoryview(made)]) != f"blake3:{piece.digest.hex()}":
+            if sum(target.nbytes for target in targets) != piece.length:
+                raise ValueError(f"it has {piece.length} bytes, and its value needs others")
+            is_whole = piece.stored == piece.length
+            if is_whole:
+                pack.read_into(piece.start, targets)
+            else:
+                encodings.decode(pack.read(piece.start, piece.stored), targets)
+            # Of what was encoded not every damage shows as one.
+            if (self._verify or not is_whole) and _hash_of(targets) != piece.digest:
                 raise ValueError("its hash is another one")
-            return made
         except ValueError as exc:
-            raise ArtifactCorruptError(f"{self._whose} is damaged: piece {number}: {exc}") from exc
+            raise ArtifactCorruptError(
+                f"{self._whose} is damaged: {self._keys[piece.pack]}: piece {number}: {exc}; delete that "
+                "object and re-run what wrote it"
+            ) from exc
 
 
 def write(
@@ -259,18 +278,17 @@ def write(
     known = {} if head is None else {piece.digest: piece for piece in head.pieces}
     fresh: dict[bytes, list[memoryview]] = {}
     # A disk takes more bytes in less time than they take to compress well; a network does not.
-    smaller = _Smaller(cut, _lz4 if objects.is_local else _zstd)
+    compressor = encodings.LZ4 if objects.is_local else encodings.ZSTD
+    is_long: Callable[[int], bool] = cut.is_long if objects.is_local else lambda _: True
 
     def look(number: int) -> tuple[bytes, int]:
-        from blake3 import blake3
-
         parts = cut.piece(number)
-        digest = blake3(parts[0] if len(parts) == 1 else b"".join(parts)).digest()
+        digest = _hash_of(parts)
         if digest not in known and digest not in fresh:
-            fresh[digest] = smaller(number, parts)
+            fresh[digest] = encodings.encode(parts, compressor)
         return digest, _length(parts)
 
-    found = spread(look, range(cut.count))
+    found = spread(look, range(cut.count), is_long)
     content = _content(cut.header, found)
     numbers: dict[bytes, int] = {}
     for number, (digest, _) in enumerate(found):
@@ -290,7 +308,11 @@ def write(
         fresh.update(
             zip(
                 again,
-                spread(lambda digest: smaller(numbers[digest], cut.piece(numbers[digest])), again),
+                spread(
+                    lambda digest: encodings.encode(cut.piece(numbers[digest]), compressor),
+                    again,
+                    lambda digest: is_long(numbers[digest]),
+                ),
                 strict=True,
             )
         )
@@ -333,11 +355,11 @@ def _laid_out(
 def read(
     parts: Sequence[str],
     digest: str,
-    packs: Sequence[memoryview],
+    packs: Sequence[Source],
     whose: str,
     max_bytes: int | None = None,
     *,
-    verified: bool = False,
+    verify: bool = True,
 ) -> Pieces:
     """
     Find the pieces of a value in its packs.
@@ -346,30 +368,32 @@ def read(
     :param digest: Of the content.
     :param whose: Name of the value, for errors.
     :param max_bytes: Of all pieces together; nothing is unpacked where there are more.
-    :param verified: The packs have the hashes that they are named by.
+    :param verify: Compare each piece that is read with its hash.
     :raises ArtifactCorruptError: if the packs do not make what ``digest`` names.
     """
     own = packs[0]
+    keys_of = [keys.blob_key(part) for part in parts]
     try:
-        if own.nbytes < _FOOT.size:
+        if own.size_bytes < _FOOT.size:
             raise ValueError("it is too short to be a pack")
-        length, magic = _FOOT.unpack_from(own, own.nbytes - _FOOT.size)
-        start = own.nbytes - _FOOT.size - length
+        length, magic = _FOOT.unpack(own.read(own.size_bytes - _FOOT.size, _FOOT.size))
+        start = own.size_bytes - _FOOT.size - length
         if magic != _MAGIC or start < 0:
             raise ValueError("it does not end as a pack does")
-        recipe = Recipe.from_bytes(own[start : start + length])
+        recipe = Recipe.from_bytes(own.read(start, length))
         named = [pack.digest for pack in recipe.packs[1:]]
         if named != list(parts[1:]) or recipe.packs[0].size_bytes != start:
             raise ValueError("its recipe is that of another version")
-        if [pack.size_bytes for pack in recipe.packs[1:]] != [pack.nbytes for pack in packs[1:]]:
-            raise ValueError("an earlier pack is not as long as it was")
+        for pack, key, found in zip(recipe.packs[1:], keys_of[1:], packs[1:], strict=True):
+            if pack.size_bytes != found.size_bytes:
+                raise ValueError(f"{key} has {found.size_bytes:,} bytes in place of {pack.size_bytes:,}")
         if recipe.content() != digest:
             raise ValueError(f"it makes {recipe.content()} in place of {digest}")
         if max_bytes is not None and recipe.unpacked_bytes > max_bytes:
             raise ValueError(f"it unpacks to {recipe.unpacked_bytes:,} bytes, and {max_bytes:,} are allowed")
     except ValueError as exc:
-        raise ArtifactCorruptError(f"{whose} is damaged: {keys.blob_key(parts[0])}: {exc}") from exc
-    return Pieces(recipe, packs, whose, verified=verified)
+        raise ArtifactCorruptError(f"{whose} is damaged: {keys_of[0]}: {exc}") from exc
+    return Pieces(recipe, packs, keys_of, whose, verify=verify)
 
 
 def most_read(size_bytes: int) -> int:
@@ -377,18 +401,39 @@ def most_read(size_bytes: int) -> int:
     return round(size_bytes / MIN_USE) + _MAX_RECIPE_BYTES
 
 
-def spread(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Call a function that leaves the interpreter lock alone for each item, on all processors."""
+def spread(function: Callable[[T], R], items: Iterable[T], is_long: Callable[[T], bool]) -> list[R]:
+    """
+    Call a function for each item, on all processors.
+
+    :param is_long: Whether it leaves the interpreter lock alone for most of its time. The others are called
+        here, one after the other: threads that take turns at the lock for some microseconds each are slower
+        than one.
+    """
     items = list(items)
-    workers = min(len(items), os.cpu_count() or 1, 8)
-    if workers < 2:
+    long = [place for place, item in enumerate(items) if is_long(item)]
+    workers = min(len(long), max(1, (os.cpu_count() or 1) - 1), 8)
+    if not workers or os.cpu_count() == 1:
         return [function(item) for item in items]
+    found: dict[int, R] = {}
     with ThreadPoolExecutor(workers) as pool:
         # In few long stretches: handing items over one by one costs as much as the work.
-        step = max(1, len(items) // (workers * 8))
-        stretches = [items[start : start + step] for start in range(0, len(items), step)]
-        done = pool.map(lambda stretch: [function(item) for item in stretch], stretches)
-        return [result for stretch in done for result in stretch]
+        step = max(1, len(long) // (workers * 8))
+        stretches = [long[start : start + step] for start in range(0, len(long), step)]
+        done = [
+            pool.submit(lambda some: [function(items[place]) for place in some], some) for some in stretches
+        ]
+        apart = set(long)
+        for place, item in enumerate(items):
+            if place not in apart:
+                found[place] = function(item)
+        # What is left when this thread has nothing else to do.
+        for some, future in zip(reversed(stretches), reversed(done), strict=True):
+            if future.cancel():
+                found.update((place, function(items[place])) for place in some)
+        for some, future in zip(stretches, done, strict=True):
+            if not future.cancelled():
+                found.update(zip(some, future.result(), strict=True))
+    return [found[place] for place in range(len(items))]
 
 
 def head_key(name: str) -> str:
@@ -467,88 +512,12 @@ def _length(parts: list[memoryview]) -> int:
     return sum(part.nbytes for part in parts)
 
 
-class _Smaller:
-    """
-    Compress the pieces that get smaller by it: noise would take ten times as long to store, and to read.
+def _hash_of(parts: Sequence[memoryview]) -> bytes:
+    from blake3 import blake3
 
-    One of eight neighbours is tried, and not whole.
-    """
-
-    def __init__(self, cut: Cut, compress: Callable[[Any], bytes]) -> None:
-        self._cut = cut
-        self._compress = compress
-        self._verdicts: dict[int, bool] = {}
-
-    def __call__(self, number: int, parts: list[memoryview]) -> list[memoryview]:
-        first = number // 8 * 8
-        if first not in self._verdicts:
-            self._verdicts[first] = self._try(self._cut.piece(first))
-        if not self._verdicts[first]:
-            return parts
-        made = self._compress(parts[0] if len(parts) == 1 else b"".join(parts))
-        # A copy, for what compressors return keeps the room that the worst case would have taken.
-        return [memoryview(bytes(memoryview(made)))] if len(made) < _WORTH * _length(parts) else parts
-
-    def _try(self, parts: list[memoryview]) -> bool:
-        size = _length(parts)
-        if size < 2 * _SAMPLE_BYTES or len(parts) > 1:
-            return True
-        middle = (size - _SAMPLE_BYTES) // 2 // 8 * 8
-        return len(self._compress(parts[0][middle : middle + _SAMPLE_BYTES])) < _WORTH * _SAMPLE_BYTES
-
-
-_local = threading.local()
-
-
-def _lz4(data: Any) -> bytes:
-    import pyarrow as pa
-
-    made: bytes = pa.Codec("lz4").compress(data, asbytes=True)
-    return made
-
-
-def _lz4_expanded(data: memoryview, length: int | None) -> memoryview:
-    import pyarrow as pa
-
-    # The default pool keeps what it was given, for many times the length of one piece.
-    pool = pa.system_memory_pool()
-    made = pa.Codec("lz4").decompress(data, decompressed_size=length, memory_pool=pool)
-    return memoryview(made).cast("B")
-
-
-def _zstd(data: Any) -> bytes:
-    import zstandard
-
-    if not hasattr(_local, "compressor"):
-        _local.compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    made: bytes = _local.compressor.compress(data)
-    return made
-
-
-def _expand(data: memoryview, length: int | None) -> memoryview | bytes:
-    """
-    Decompress what :func:`_zstd` or :func:`_lz4` made.
-
-    :param length: What must come of it; nothing is allocated for more.
-    :raises ValueError: if something else would.
-    """
-    if data[:4] == _LZ4_MAGIC:
-        import pyarrow as pa
-
-        try:
-            return _lz4_expanded(data, length)
-        except (pa.ArrowException, OSError) as exc:
-            raise ValueError(f"it does not hold the {length} bytes that it should: {exc}") from exc
-    import zstandard
-
-    if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor()
-    with contextlib.suppress(zstandard.ZstdError):
-        size = zstandard.frame_content_size(data)
-        if length is None and 0 <= size <= len(data) * 2000 + 4096:
-            length = size
-        if size == length:
-            made: bytes = _local.decompressor.decompress(data)
-            if len(made) == length:
-                return made
-    raise ValueError(f"it does not hold the {length} bytes that it should")
+    hasher = blake3(parts[0].cast("B")) if parts[0].nbytes else blake3()
+    for part in parts[1:]:
+        if part.nbytes:
+            hasher.update(part.cast("B"))
+    digest: bytes = hasher.digest()
+    return digest

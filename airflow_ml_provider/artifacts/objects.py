@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import mmap
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +36,10 @@ _MAPPED_FROM_BYTES = 1 << 20
 _PARTS_FROM_BYTES = 64 << 20
 # S3 copies up to here in one request.
 _COPIES_UP_TO_BYTES = 5 << 30
+# What is handed to a disk at once, and how many parts of it: IOV_MAX of Linux is 1,024.
+_BATCH_BYTES = 1 << 20
+_BATCH_PARTS = 1000
+_SYNC_FILE_RANGE_WRITE = 2  # <fcntl.h>
 # A read that breaks goes on where it stopped; counting of attempts begins anew after so much.
 _RESUMED_FROM_BYTES = 8 << 20
 # Larger objects are named by their hashes: the same key and size is the same content.
@@ -85,9 +89,33 @@ _Data = bytes | bytearray | memoryview | Path | list[memoryview]
 Content = bytes | mmap.mmap | memoryview
 
 
+class Source(Protocol):
+    """An object that is open for reading, from any thread."""
+
+    size_bytes: int
+
+    def read(self, at: int, size: int) -> memoryview:
+        """
+        Return some of its bytes.
+
+        :raises ValueError: if they lie outside of it, or it was cut off since it was opened.
+        """
+
+    def read_into(self, at: int, targets: Sequence[memoryview]) -> None:
+        """
+        Fill some memory with its bytes, one target after the other.
+
+        :raises ValueError: as :meth:`read`.
+        """
+
+    def close(self) -> None:
+        """Let it go; nothing can be read after it."""
+
+
 class _Backend(Protocol):
     def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
     def get(self, key: str, at_most: int | None = None) -> Content: ...
+    def source(self, key: str, at_most: int | None = None) -> Source: ...
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int: ...
     def info(self, key: str) -> ObjectInfo | None: ...
     def delete(self, keys: Sequence[str]) -> None: ...
@@ -176,6 +204,15 @@ class ObjectStore:
         :raises StoreError: if the storage refuses or cannot be reached.
         """
         return self._backend.get(_check(key), at_most)
+
+    def source(self, key: str, *, at_most: int | None = None) -> Source:
+        """
+        Open an object to read parts of it: one request, of a bucket for all of it.
+
+        :param at_most: As for :meth:`get`.
+        :raises ArtifactNotFoundError: if it is not there.
+        """
+        return self._backend.source(_check(key), at_most)
 
     def fetch(self, key: str, target: Path, *, at_most: int | None = None) -> int:
         """
@@ -307,10 +344,9 @@ class _Folder:
                 with os.fdopen(descriptor, "wb", buffering=0) as file:
                     if isinstance(parts, Path):
                         with parts.open("rb", buffering=0) as source:
-                            shutil.copyfileobj(source, file, 1 << 20)
+                            _write_batches(file.fileno(), _blocks(source))
                     else:
-                        for part in parts:
-                            _write_all(file.fileno(), part)
+                        _write_batches(file.fileno(), _batches(parts))
                     os.fchmod(file.fileno(), 0o666 & ~_umask())
                     # Without it a power cut may leave a name without its content, for ever taken.
                     os.fsync(file.fileno())
@@ -354,6 +390,15 @@ class _Folder:
                 return data
             except OSError as exc:
                 self._refuse(f"read {key}", exc)
+
+    def source(self, key: str, at_most: int | None = None) -> Source:
+        file = self._open(key)
+        try:
+            size = _within(os.fstat(file.fileno()).st_size, at_most, f"{self.path}/{key}")
+        except BaseException:
+            file.close()
+            raise
+        return _OpenFile(file, size, lambda exc: self._refuse(f"read {key}", exc))
 
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int:
         with self._open(key) as file:
@@ -451,6 +496,58 @@ class _Folder:
             self._refuse(f"list {prefix}", exc)
 
 
+class _OpenFile:
+    def __init__(self, file: BinaryIO, size_bytes: int, refuse: Callable[[OSError], NoReturn]) -> None:
+        self.size_bytes = size_bytes
+        self._file = file
+        self._refuse = refuse
+
+    def read(self, at: int, size: int) -> memoryview:
+        if at + size > self.size_bytes:  # before memory is taken for it
+            raise ValueError(f"it has no bytes {at} to {at + size}")
+        made = memoryview(bytearray(size))
+        self.read_into(at, [made])
+        return made
+
+    def read_into(self, at: int, targets: Sequence[memoryview]) -> None:
+        wanted = sum(target.nbytes for target in targets)
+        try:
+            got = os.preadv(self._file.fileno(), targets, at)
+            if got == wanted:
+                return
+            for target in targets:  # Linux reads at most 2 GiB at once
+                filled = 0
+                while filled < target.nbytes:
+                    got = os.preadv(self._file.fileno(), [target[filled : filled + (1 << 30)]], at)
+                    if not got:
+                        raise ValueError(f"it ends at {at} although {self.size_bytes} bytes were there")
+                    filled, at = filled + got, at + got
+        except OSError as exc:
+            self._refuse(exc)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _InMemory:
+    def __init__(self, content: memoryview) -> None:
+        self.size_bytes = content.nbytes
+        self._content = content
+
+    def read(self, at: int, size: int) -> memoryview:
+        if at + size > self.size_bytes:
+            raise ValueError(f"it has no bytes {at} to {at + size}")
+        return self._content[at : at + size]
+
+    def read_into(self, at: int, targets: Sequence[memoryview]) -> None:
+        for target in targets:
+            target[:] = self.read(at, target.nbytes)
+            at += target.nbytes
+
+    def close(self) -> None:
+        self._content = memoryview(b"")
+
+
 def _memory(size: int) -> mmap.mmap:
     # Python maps shared by default: slow to touch, and a forked child would write into its parent's array.
     if not hasattr(mmap, "MAP_PRIVATE"):
@@ -460,6 +557,62 @@ def _memory(size: int) -> mmap.mmap:
         with contextlib.suppress(OSError):  # a kernel without them
             data.madvise(mmap.MADV_HUGEPAGE)
     return data
+
+
+def _write_batches(descriptor: int, batches: Iterable[list[memoryview]]) -> None:
+    """Write one batch after the other, while the disk takes those before."""
+    start = 0
+    for batch in batches:
+        size = sum(part.nbytes for part in batch)
+        written = os.writev(descriptor, batch)
+        for part in batch if written < size else ():  # the disk is nearly full, or a signal came
+            _write_all(descriptor, part[min(written, part.nbytes) :])
+            written -= min(written, part.nbytes)
+        _start_writing_back(descriptor, start, size)
+        start += size
+
+
+def _blocks(source: BinaryIO) -> Iterator[list[memoryview]]:
+    while block := source.read(_BATCH_BYTES):
+        yield [memoryview(block)]
+
+
+def _batches(parts: Sequence[memoryview]) -> Iterator[list[memoryview]]:
+    """Put small parts together, and cut large ones, to what one call to the system writes."""
+    batch: list[memoryview] = []
+    size = 0
+    for part in parts:
+        for start in range(0, part.nbytes, _BATCH_BYTES):
+            piece = part[start : start + _BATCH_BYTES]
+            if size + piece.nbytes > _BATCH_BYTES or len(batch) == _BATCH_PARTS:
+                yield batch
+                batch, size = [], 0
+            batch.append(piece)
+            size += piece.nbytes
+    if batch:
+        yield batch
+
+
+@functools.cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # Linux has it
+        found = ctypes.CDLL(None).sync_file_range
+        found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+        call: Callable[[int, int, int, int], int] = found
+        return call
+    return None
+
+
+def _start_writing_back(descriptor: int, start: int, size: int) -> None:
+    """
+    Ask the system to begin with what ``fsync`` will wait for; an answer is not needed, for fsync gives it.
+
+    A disk that is idle until then makes it wait: 98 MiB took twice as long, 512 MiB 1.3 times.
+    """
+    if size >= _BATCH_BYTES // 2 and (call := _sync_file_range()) is not None:
+        call(descriptor, start, size, _SYNC_FILE_RANGE_WRITE)
 
 
 def _write_all(descriptor: int, part: memoryview) -> None:
@@ -752,6 +905,9 @@ class _Bucket:
                     moved_on_at = count
                     tries.moved_on()
         return count
+
+    def source(self, key: str, at_most: int | None = None) -> Source:
+        return _InMemory(memoryview(self.get(key, at_most)))
 
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int:
         def take(offset: int, chunk: memoryview) -> None:

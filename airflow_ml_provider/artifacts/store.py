@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from airflow_ml_provider.artifacts import chunks, keys, limits, scratch, trash
 from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.digest import digest_of, digest_of_file
 from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
-from airflow_ml_provider.artifacts.objects import ObjectStore, at_once
+from airflow_ml_provider.artifacts.objects import ObjectStore, Source, at_once
 from airflow_ml_provider.artifacts.preview import SECRET_NAMES, masked
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer, check_name, part_name
 from airflow_ml_provider.artifacts.signing import Signer
@@ -355,7 +356,8 @@ class ArtifactStore:
         try:
             if ref.parts:
                 module = registry.codec_of(ref.format).load_module()
-                content = module.whole(self._pieces(ref, verify), self._stored(ref))
+                with self._pieces(ref, verify) as pieces:
+                    content = module.whole(pieces, self._stored(ref))
                 with scratch.explained(f"copy {ref.uri}", path.parent), path.open("xb") as file:
                     file.write(content)
                 return
@@ -382,31 +384,33 @@ class ArtifactStore:
             f"{self.objects.root} ({', '.join(gone) or 'a moment ago'}); re-run that task"
         )
 
-    def _pieces(self, ref: ArtifactRef, verify: bool) -> chunks.Pieces:
-        """Fetch the packs of a value, all at once."""
+    @contextmanager
+    def _pieces(self, ref: ArtifactRef, verify: bool) -> Iterator[chunks.Pieces]:
+        """Open the packs of a value, all at once."""
         at_most = chunks.most_read(ref.size_bytes)
 
-        def fetch(digest: str) -> memoryview:
-            return memoryview(
-                trash.read_content(self.objects, digest, lambda key: self.objects.get(key, at_most=at_most))
+        def opened(digest: str) -> Source:
+            source = trash.read_content(
+                self.objects, digest, lambda key: self.objects.source(key, at_most=at_most)
             )
+            stack.callback(source.close)
+            return source
 
-        try:
-            packs = at_once(fetch, ref.blobs)
-        except ArtifactNotFoundError as exc:
-            raise self._gone(ref) from exc
-        if verify:
-            for digest, pack in zip(ref.blobs, packs, strict=True):
-                self._check_digest(ref, digest_of([pack]), digest)
-        most = self._stored(ref).max_bytes
-        return chunks.read(ref.blobs, ref.digest, packs, ref.uri, most, verified=verify)
+        with ExitStack() as stack:
+            try:
+                packs = at_once(opened, ref.blobs)
+            except ArtifactNotFoundError as exc:
+                raise self._gone(ref) from exc
+            most = self._stored(ref).max_bytes
+            yield chunks.read(ref.blobs, ref.digest, packs, ref.uri, most, verify=verify)
 
     def _content(self, ref: ArtifactRef, part: registry.Part | None = None) -> Any:
         entry = registry.codec_of(ref.format)
         self._refuse_unsafe(ref, entry)
         module = entry.load_module()
         if hasattr(module, "join"):
-            return module.join(self._pieces(ref, self.verify_on_read), self._stored(ref), part)
+            with self._pieces(ref, self.verify_on_read) as pieces:
+                return module.join(pieces, self._stored(ref), part)
         if getattr(module, "READS_FILES", False):
             path = scratch.folder() / "content"
             self.fetch(ref, path)

@@ -5,16 +5,18 @@
 Rows are cut into stretches where a hash of a row says so (content-defined chunking, Muthitacharoen et al.,
 LBFS, 2001), so that the same rows make the same stretches wherever they stand: rows that are appended,
 removed or inserted, and columns that change, leave the other pieces as they are. A piece is one column, or a
-few narrow ones, of one stretch: its values as they are in memory where all are there and of one width, else
-an Arrow IPC message. The values of a dictionary are one piece. The cut depends on nothing but the table, so
-that equal tables have equal digests.
+few narrow ones, of one stretch: its values as they are in memory where all are there and of one width; of
+text the lengths and then the characters; else an Arrow IPC message. The values of a dictionary are one piece.
+The cut depends on nothing but the table, so that equal tables have equal digests.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pyarrow as pa  # noqa: TID253 - this module is imported on first use
 
@@ -37,6 +39,7 @@ _SAMPLE = 4096
 _MAX_KEYS = 4
 # Rows that are hashed at once: their numbers stay in the processor's cache.
 _BLOCK = 1 << 15
+_MAX_SHORT_OFFSET = (1 << 31) - 1
 # The golden ratio's bits: multiplying spreads neighbouring values (Knuth, TAOCP 3, 6.4).
 _MULTIPLIER = 0x9E3779B97F4A7C15
 
@@ -60,12 +63,18 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
     dictionaries = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]
     values = [table.column(i).chunk(0).dictionary for i in dictionaries]
     plain = [number for number, group in enumerate(groups) if _is_plain(table, group)]
-    header = {"rows": bounds, "groups": groups, "dictionaries": dictionaries, "plain": plain}
-    widths = {number: table.schema.types[groups[number][0]].bit_width // 8 for number in plain}
-    values_of = {
-        number: _values(column, 0, len(column))[0]
-        for number in plain
-        if (column := table.column(groups[number][0])).num_chunks == 1
+    values_of = {number: [_Values(table.column(i)) for i in groups[number]] for number in plain}
+    texts_of = {
+        number: texts
+        for number, group in enumerate(groups)
+        if len(group) == 1 and (texts := _texts(table.column(group[0]))) is not None
+    }
+    header = {
+        "rows": bounds,
+        "groups": groups,
+        "dictionaries": dictionaries,
+        "plain": plain,
+        "texts": list(texts_of),
     }
     stretches = len(bounds) - 1
 
@@ -74,10 +83,10 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
             return [memoryview(_message([values[number]]))]
         group, stretch = divmod(number - len(dictionaries), stretches)
         start, stop = bounds[stretch], bounds[stretch + 1]
-        if (memory := values_of.get(group)) is not None:
-            return [memory[start * widths[group] : stop * widths[group]]]
-        if group in plain:
-            return _values(table.column(groups[group][0]), start, stop)
+        if (columns := values_of.get(group)) is not None:
+            return [column.rows(start, stop) for column in columns]
+        if (texts := texts_of.get(group)) is not None:
+            return texts.rows(start, stop)
         return [memoryview(_message([_rows_of(table.column(i), start, stop) for i in groups[group]]))]
 
     return Cut(
@@ -85,6 +94,9 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
         count=len(dictionaries) + len(groups) * stretches,
         size_bytes=table.nbytes,
         piece=piece,
+        is_long=lambda number: (
+            number < len(dictionaries) or (number - len(dictionaries)) // stretches not in values_of
+        ),
         schema=marked.schema,
         preview=marked.preview,
         type=marked.type,
@@ -117,6 +129,7 @@ class _Columns:
             self._groups: list[list[int]] = header["groups"]
             self._dictionaries: list[int] = header["dictionaries"]
             self._plain = frozenset(header["plain"])
+            self._texts = frozenset(header.get("texts", ()))
         except (ValueError, KeyError, TypeError, pa.ArrowException) as exc:
             raise ArtifactCorruptError(f"{info.name!r} has pieces that make no table: {exc}") from exc
         if pieces.count != len(self._dictionaries) + len(self._groups) * (len(self._bounds) - 1):
@@ -132,7 +145,9 @@ class _Columns:
         ]
         found: dict[int, Any] = {}
         groups = [number for number, group in enumerate(self._groups) if wanted & set(group)]
-        for columns in spread(lambda group: self._group(group, numbers, wanted), groups):
+        for columns in spread(
+            lambda group: self._group(group, numbers, wanted), groups, lambda group: group not in self._plain
+        ):
             found.update(columns)
         self._pieces.release()  # before frames copy what was made of them
         order = sorted(wanted)
@@ -143,33 +158,92 @@ class _Columns:
 
     def _group(self, group: int, stretches: list[int], wanted: set[int]) -> dict[int, Any]:
         positions = self._groups[group]
-        if group in self._plain:
-            return {positions[0]: self._values(group, self.schema.field(positions[0]).type, stretches)}
-        schema = pa.schema([_stored_field(self.schema.field(i)) for i in positions])
         first = len(self._dictionaries) + group * (len(self._bounds) - 1)
-        batches = [self._batch(first + number, schema) for number in stretches]
         made = {}
+        if group in self._plain:
+            for position, column in zip(positions, self._values(group, first, stretches), strict=True):
+                made[position] = self._with_dictionary(position, column)
+            return made
+        if group in self._texts:
+            kind = self.schema.field(positions[0]).type
+            return {positions[0]: self._text(kind, first, stretches)}
+        schema = pa.schema([_stored_field(self.schema.field(i)) for i in positions])
+        batches = [self._batch(first + number, schema) for number in stretches]
         for place, position in enumerate(positions):
             if position in wanted:
                 column = _together([batch.column(place) for batch in batches], schema.field(place).type)
                 made[position] = self._with_dictionary(position, column)
         return made
 
-    def _values(self, group: int, kind: pa.DataType, stretches: list[int]) -> pa.ChunkedArray:
-        if not stretches:
-            return pa.chunked_array([], kind)
-        first = len(self._dictionaries) + group * (len(self._bounds) - 1) + stretches[0]
-        rows = self._bounds[stretches[-1] + 1] - self._bounds[stretches[0]]
-        size = rows * kind.bit_width // 8
-        if self._pieces.length(first, len(stretches)) != size:
+    def _rows(self, stretches: list[int]) -> int:
+        return self._bounds[stretches[-1] + 1] - self._bounds[stretches[0]] if stretches else 0
+
+    def _values(self, group: int, first: int, stretches: list[int]) -> list[pa.ChunkedArray]:
+        kinds = [_stored_field(self.schema.field(i)).type for i in self._groups[group]]
+        widths = [kind.bit_width // 8 for kind in kinds]
+        rows = self._rows(stretches)
+        buffers = [pa.allocate_buffer(rows * width) for width in widths]
+        into = [_memory_of(buffer) for buffer in buffers]
+        done = 0
+        for number in stretches:
+            until = done + self._bounds[number + 1] - self._bounds[number]
+            self._pieces.read_into(
+                first + number,
+                [memory[done * width : until * width] for memory, width in zip(into, widths, strict=True)],
+            )
+            done = until
+        return [
+            pa.chunked_array([pa.Array.from_buffers(kind, rows, [None, buffer], null_count=0)], kind)
+            for kind, buffer in zip(kinds, buffers, strict=True)
+        ]
+
+    def _text(self, kind: pa.DataType, first: int, stretches: list[int]) -> pa.ChunkedArray:
+        parts: list[pa.Array] = []
+        for some in self._together(kind, first, stretches):
+            parts.append(self._text_of(kind, first, some))
+        return pa.chunked_array(parts, kind)
+
+    def _together(self, kind: pa.DataType, first: int, stretches: list[int]) -> Iterator[list[int]]:
+        """Yield stretches whose text one array can hold."""
+        some: list[int] = []
+        size = 0
+        for number in stretches:
+            size += self._pieces.length(first + number)
+            if some and size > _MAX_SHORT_OFFSET and not _has_long_offsets(kind):
+                yield some
+                some, size = [], self._pieces.length(first + number)
+            some.append(number)
+        yield some
+
+    def _text_of(self, kind: pa.DataType, first: int, stretches: list[int]) -> pa.Array:
+        import numpy as np
+
+        rows = self._rows(stretches)
+        lengths = np.empty(rows, np.int32)
+        of_rows = [self._bounds[number + 1] - self._bounds[number] for number in stretches]
+        sizes = [
+            self._pieces.length(first + number) - 4 * count
+            for number, count in zip(stretches, of_rows, strict=True)
+        ]
+        if min(sizes, default=0) < 0:
             raise ArtifactCorruptError(f"{self._whose} has pieces of other lengths than its rows need")
-        buffer = pa.allocate_buffer(size)
-        into, at = memoryview(buffer).cast("B"), 0
-        for number in range(first, first + len(stretches)):
-            part = self._pieces.read(number)
-            into[at : at + len(part)] = part
-            at += len(part)
-        return pa.chunked_array([pa.Array.from_buffers(kind, rows, [None, buffer], null_count=0)], kind)
+        content = pa.allocate_buffer(sum(sizes))
+        into, row, at = _memory_of(content), 0, 0
+        as_bytes = memoryview(cast("Any", lengths.view(np.uint8)))
+        for number, count, size in zip(stretches, of_rows, sizes, strict=True):
+            targets = [as_bytes[4 * row : 4 * (row + count)], into[at : at + size]]
+            self._pieces.read_into(first + number, targets)
+            row, at = row + count, at + size
+        missing = lengths < 0
+        nulls = int(np.count_nonzero(missing))
+        if nulls:
+            lengths[missing] = 0
+        offsets = np.zeros(rows + 1, np.int64 if _has_long_offsets(kind) else np.int32)
+        np.cumsum(lengths, out=offsets[1:])
+        if offsets[-1] != content.size:
+            raise ArtifactCorruptError(f"{self._whose} has text that is not as long as it says")
+        valid = pa.py_buffer(np.packbits(~missing, bitorder="little")) if nulls else None
+        return pa.Array.from_buffers(kind, rows, [valid, pa.py_buffer(offsets), content], null_count=nulls)
 
     def _batch(self, number: int, schema: pa.Schema) -> pa.RecordBatch:
         return pa.ipc.read_record_batch(pa.py_buffer(self._pieces.read(number)), schema)
@@ -213,23 +287,128 @@ def _rows_of(column: pa.ChunkedArray, start: int, stop: int) -> pa.Array:
 
 
 def _is_plain(table: pa.Table, group: list[int]) -> bool:
-    kind = table.schema.field(group[0]).type
-    return (
-        len(group) == 1
-        and pa.types.is_primitive(kind)
-        and kind.bit_width % 8 == 0
-        and not table.column(group[0]).null_count
+    """Tell whether all values of some columns are there, and of whole bytes each."""
+    kinds = [_stored_field(table.schema.field(position)).type for position in group]
+    return all(pa.types.is_primitive(kind) and kind.bit_width % 8 == 0 for kind in kinds) and not any(
+        table.column(position).null_count for position in group
     )
 
 
-def _values(column: pa.ChunkedArray, start: int, stop: int) -> list[memoryview]:
-    """Return the memory of some rows."""
-    width = column.type.bit_width // 8
-    return [
-        memoryview(part.buffers()[1]).cast("B")[part.offset * width : (part.offset + len(part)) * width]
-        for part in column.slice(start, stop - start).chunks
-        if len(part)
-    ]
+class _Values:
+    """The memory of a column of one width."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        kind = _stored_type(column)
+        self._format = _format_of(kind)
+        width = kind.bit_width // 8
+        parts = [part.indices if pa.types.is_dictionary(column.type) else part for part in column.chunks]
+        self._width = width
+        self._memories = [
+            _memory_of(part.buffers()[1])[part.offset * width : (part.offset + len(part)) * width]
+            for part in parts
+            if len(part)
+        ]
+
+    def rows(self, start: int, stop: int) -> memoryview:
+        found = _cut_out(self._memories, start * self._width, stop * self._width)
+        whole = found[0] if len(found) == 1 else memoryview(b"".join(found))
+        numbers: memoryview = cast("Any", whole).cast(self._format)
+        return numbers
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """
+    A column of text, of which rows are the length of each, -1 where there is none, and the characters of all.
+
+    :param ends: Of each chunk the rows up to its end.
+    :param limits: Of each chunk where its texts begin and end.
+    :param missing: Of each chunk which texts are not there; None if all are.
+    :param memories: The characters of each chunk.
+    """
+
+    ends: list[int]
+    limits: list[Any]
+    missing: list[Any]
+    memories: list[memoryview]
+
+    def rows(self, start: int, stop: int) -> list[memoryview]:
+        import numpy as np
+
+        lengths, content = [], []
+        for number in range(bisect.bisect_right(self.ends, start), len(self.ends)):
+            limits, missing = self.limits[number], self.missing[number]
+            before = self.ends[number] - len(limits) + 1
+            if before >= stop:
+                break
+            first, last = max(0, start - before), min(len(limits) - 1, stop - before)
+            found = (limits[first + 1 : last + 1] - limits[first:last]).astype(np.int32)
+            if missing is not None:
+                found[missing[first:last]] = -1
+            lengths.append(found)
+            content.append(self.memories[number][limits[first] : limits[last]])
+        return [
+            memoryview(_joined(lengths)),
+            content[0] if len(content) == 1 else memoryview(b"".join(content)),
+        ]
+
+
+def _texts(column: pa.ChunkedArray) -> _Texts | None:
+    """Describe a column of text; None if it is none, or nulls hide text that its message would keep."""
+    import numpy as np
+
+    is_long = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+    if not (is_long or pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+        return None
+    made = _Texts([], [], [], [])
+    rows = 0
+    for part in column.chunks:
+        if not len(part):
+            continue
+        rows += len(part)
+        _, offsets, data = part.buffers()
+        limits: Any = np.frombuffer(offsets, np.int64 if is_long else np.int32)
+        limits = limits[part.offset : part.offset + len(part) + 1]
+        missing = None
+        if part.null_count:
+            missing = part.is_null().to_numpy(zero_copy_only=False)
+            if (limits[1:][missing] != limits[:-1][missing]).any():
+                return None
+        if limits[-1] - limits[0] > _MAX_SHORT_OFFSET and np.diff(limits).max() > _MAX_SHORT_OFFSET:
+            return None
+        made.ends.append(rows)
+        made.limits.append(limits)
+        made.missing.append(missing)
+        made.memories.append(memoryview(b"") if data is None else _memory_of(data))
+    return made
+
+
+def _cut_out(memories: list[memoryview], start: int, stop: int) -> list[memoryview]:
+    """Return some bytes of memories that lie one after the other."""
+    if len(memories) == 1:
+        return [memories[0][start:stop]]
+    found = []
+    for memory in memories:
+        if start < memory.nbytes and stop > 0:
+            found.append(memory[max(0, start) : stop])
+        start, stop = start - memory.nbytes, stop - memory.nbytes
+    return found
+
+
+def _memory_of(buffer: pa.Buffer) -> memoryview:
+    return memoryview(buffer).cast("B") if buffer.size else memoryview(bytearray())
+
+
+def _stored_type(column: pa.ChunkedArray) -> pa.DataType:
+    return column.type.index_type if pa.types.is_dictionary(column.type) else column.type
+
+
+def _format_of(kind: pa.DataType) -> str:
+    """How :class:`memoryview` names numbers of a type; bytes if they are none of these."""
+    if pa.types.is_floating(kind):
+        return {4: "f", 8: "d"}.get(kind.bit_width // 8, "B")
+    named = {1: "b", 2: "h", 4: "i", 8: "q"}.get(kind.bit_width // 8, "B")
+    return named.upper() if pa.types.is_unsigned_integer(kind) else named
 
 
 def _message(arrays: list[pa.Array]) -> pa.Buffer:

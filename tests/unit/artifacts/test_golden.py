@@ -96,6 +96,27 @@ def many_rows(count: int) -> pd.DataFrame:
     )
 
 
+def kinds_of_columns(count: int) -> pa.Table:
+    """Columns that are stored as small numbers, as lengths and text, as messages, and as they are."""
+    number = np.arange(count)
+    text = pa.array([None if i % 11 == 0 else f"word {i % 50}" for i in range(count)])
+    return pa.table(
+        {
+            "row": number + 10**12,
+            "count": number * number % 100,
+            "price": (number * 37 % 10_000) / 100,
+            "gap": pa.array(np.where(number % 5, number * 37 % 100 / 10, np.nan).astype(np.float32)),
+            "same": np.full(count, 0.1),
+            "hash": number * np.int64(0x1E3779B97F4A7C15),
+            "short": (number % 7).astype(np.int16),
+            "kind": pa.DictionaryArray.from_arrays(pa.array((number % 3).astype(np.int8)), ["a", "é", ""]),
+            "text": text.cast(pa.large_string()),
+            "bytes": text.cast(pa.binary()),
+            "maybe": pa.array([None if i % 3 == 0 else i for i in range(count)]),
+        }
+    )
+
+
 def polars_frame() -> pl.DataFrame:
     return pl.DataFrame(
         {
@@ -234,6 +255,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "arrow-v1.10": lambda: pa.chunked_array([[b"0" * 16], [None]], pa.uuid()),
     "arrow-chunks-v1.1": lambda: many_rows(6000),
     "arrow-chunks-v1.2": lambda: many_rows(6100),  # with pieces of the one before
+    "arrow-chunks-v1.3": lambda: kinds_of_columns(3000),
     "bytes-v1.1": lambda: b"\x00\xffbytes",
     "bytes-v1.2": lambda: bytearray(b"array"),
     "directory-v1.1": folder,
@@ -377,7 +399,8 @@ def test_a_format_stays_readable_for_ever(  # noqa: PLR0912 - one for each kind 
         assert same(back.toarray(), expected.toarray())
     elif isinstance(back, (pa.Table, pa.RecordBatch)):
         assert type(back) is type(expected)
-        assert back.equals(expected, check_metadata=True)
+        assert back.schema.equals(expected.schema, check_metadata=True)
+        assert repr(back.to_pydict()) == repr(expected.to_pydict())  # where NaN is like NaN
     elif isinstance(back, (pa.Array, pa.ChunkedArray)):
         assert (type(back), back.type) == (type(expected), expected.type)
         assert back.equals(expected)

@@ -77,3 +77,75 @@ def test_a_forked_child_does_not_write_into_what_its_parent_read(objects: Object
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert data[0] == 0
+
+
+PARTS: dict[str, list[bytes]] = {
+    "nothing": [],
+    "empty parts": [b"", b"a", b"", b"b", b""],
+    "more parts than the system takes at once": [bytes([i % 256]) * (i % 9) for i in range(5000)],
+    "larger than a batch": [bytes(range(256)) * 10_000, b"x", os.urandom(3 << 20)],
+    "just a batch": [b"a" * (1 << 20), b"b" * (1 << 19), b"c" * (1 << 19), b"d"],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_are_written_one_after_the_other(objects: ObjectStore, name: str) -> None:
+    objects.put("a/b", [memoryview(part) for part in PARTS[name]])
+
+    assert bytes(objects.get("a/b")) == b"".join(PARTS[name])
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_what_the_system_did_not_write_at_once_is_written_after_it(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    # In place of a signal, or a disk that is nearly full: a call that writes less than it was given.
+    monkeypatch.setattr(os, "writev", lambda fd, parts: os.write(fd, b"".join(parts)[:at_once]))
+    parts = [b"abc", b"", b"defghijkl", b"mn"]
+
+    objects.put("a/b", [memoryview(part) for part in parts])
+
+    assert bytes(objects.get("a/b")) == b"".join(parts)
+
+
+def test_a_files_blocks_are_written_one_after_the_other(objects: ObjectStore, tmp_path: Path) -> None:
+    content = os.urandom((5 << 20) + 3)
+    (tmp_path / "source").write_bytes(content)
+
+    objects.put("a/b", tmp_path / "source")
+
+    assert bytes(objects.get("a/b")) == content
+
+
+def test_an_open_object_gives_any_of_its_parts(objects: ObjectStore) -> None:
+    content = os.urandom(10_000)
+    objects.put("a/b", content)
+    source = objects.source("a/b")
+    first, empty, second = bytearray(3), bytearray(), bytearray(5000)
+
+    source.read_into(100, [memoryview(first), memoryview(empty), memoryview(second)])
+
+    assert source.size_bytes == len(content)
+    assert bytes(source.read(9_990, 10)) == content[9_990:]
+    assert bytes(first + second) == content[100:5103]
+    for at, size in ((9_991, 10), (20_000, 1)):
+        with pytest.raises(ValueError, match=r"bytes|ends"):
+            source.read(at, size)
+    with pytest.raises(ValueError, match="ends at 10000"):
+        source.read_into(9_000, [memoryview(bytearray(2000))])
+    source.close()
+    with pytest.raises(ArtifactNotFoundError, match="a/c"):
+        objects.source("a/c")
+    with pytest.raises(ArtifactCorruptError, match="at most 9,999"):
+        objects.source("a/b", at_most=9_999)
+
+
+def test_an_object_that_is_cut_off_while_it_is_read_is_an_error(objects: ObjectStore, tmp_path: Path) -> None:
+    objects.put("a/b", bytes(10_000))
+    source = objects.source("a/b")
+    (tmp_path / "a root" / "a" / "b").chmod(0o600)
+    os.truncate(tmp_path / "a root" / "a" / "b", 5000)
+
+    with pytest.raises(ValueError, match="ends at 5000 although 10000"):
+        source.read(4000, 2000)
+    source.close()
