@@ -3,9 +3,10 @@
 Values in pieces, so that versions of one name share what did not change.
 
 A codec cuts a value where its content says so. A version stores those pieces that the version saved last
-under its name does not have, in one object, a pack. The pack ends with the recipe: where each piece lies, in
-this pack or in an earlier one. The version's digest is a hash over the hashes of the pieces, so that it names
-the content however it is packed.
+under its name does not have, in one object, a pack. Neighbours are encoded together, in blocks: short pieces
+are shared better, and long runs are encoded in less time. The pack ends with the recipe: where each piece
+lies, in this pack or in an earlier one. The version's digest is a hash over the hashes of the pieces, so that
+it names the content however it is packed.
 
 ``heads/<name>`` keeps the recipe of the version saved last, for the next save to compare with. It is a hint:
 signed, but replaced without any order between writers, and a save looks whether the packs that it is about to
@@ -47,11 +48,19 @@ MIN_USE = 2 / 3
 
 _HEAD_KIND = "ml-head/v1"
 _MAGIC = b"AMLPACK1"
-_TOP = struct.Struct("<8sQII")  # magic, length of the header, packs, pieces
+_RECIPE_MAGIC = b"AMLPACK2"
+_TOP = struct.Struct("<8sQIII")  # magic, length of the header, packs, blocks, pieces
 _PACK = struct.Struct("<32sQ")  # hash, length
-_PIECE = struct.Struct("<32sQIQQ")  # hash, length, pack, offset and length there
+_BLOCK = struct.Struct("<QIQQ")  # length, pack, offset and length there
+_PIECE = struct.Struct("<32sQIQ")  # hash, length, block, offset in it
+# Where each piece is a block.
+_EARLIER_TOP = struct.Struct("<8sQII")
+_EARLIER_PIECE = struct.Struct("<32sQIQQ")  # hash, length, pack, offset and length there
 _FOOT = struct.Struct("<Q8s")  # length of the recipe, magic
 _OWN = bytes(32)
+# Neighbours are encoded together up to here: the processor's cache holds them.
+_BLOCK_BYTES = 512 << 10
+_MAX_BLOCK_BYTES = 16 << 20
 _MAX_RECIPE_BYTES = 256 << 20
 _ALIGNED = 8
 
@@ -68,9 +77,11 @@ class Cut:
     :param header: What reading needs beside the pieces; part of the content.
     :param count: How many pieces there are.
     :param size_bytes: What it takes in memory, about.
-    :param piece: Returns the bytes of one, as parts to join; the same bytes on each call, from any thread.
-        Parts are not copied, and must not change before the value is stored. A part that is numbers has
-        their format (:class:`memoryview`), so that it can be stored as smaller ones.
+    :param parts: Returns the bytes of neighbouring pieces, by the number of the first and their count, as
+        parts to join; the same bytes on each call, from any thread. Parts are not copied, and must not change
+        before the value is stored. A part that is numbers has their format (:class:`memoryview`), so that it
+        can be stored as smaller ones.
+    :param joins: Whether a piece and the one before it may be asked for together. They are one part then.
     :param is_long: Whether a piece takes a compressor more time than it takes the interpreter.
     :param schema: What the value looks like, as small JSON.
     :param preview: Its beginning, as small JSON.
@@ -80,7 +91,8 @@ class Cut:
     header: bytes
     count: int
     size_bytes: int
-    piece: Callable[[int], list[memoryview]]
+    parts: Callable[[int, int], list[memoryview]]
+    joins: Callable[[int], bool] = lambda _: False
     is_long: Callable[[int], bool] = lambda _: True
     schema: dict[str, Any] | None = None
     preview: Any = None
@@ -94,22 +106,40 @@ class Pack(NamedTuple):
     size_bytes: int
 
 
+class Block(NamedTuple):
+    """
+    Where pieces lie that were encoded together.
+
+    :param length: Of their bytes.
+    :param pack: Number of the pack; 0 is the one that holds the recipe.
+    :param start: Offset in the pack.
+    :param stored: Length there: encoded, or as it is if the two lengths are equal.
+    """
+
+    length: int
+    pack: int
+    start: int
+    stored: int
+
+
 class Piece(NamedTuple):
     """
     Where a piece lies.
 
     :param digest: Hash of its bytes.
     :param length: Of its bytes.
-    :param pack: Number of the pack; 0 is the one that holds the recipe.
-    :param start: Offset in the pack.
-    :param stored: Length there: encoded, or as it is if the two lengths are equal.
+    :param offset: In the bytes of the block, before they were encoded.
     """
 
     digest: bytes
     length: int
-    pack: int
-    start: int
-    stored: int
+    block: Block
+    offset: int
+
+    @property
+    def stored(self) -> int:
+        """Its share of what the block takes."""
+        return -(-self.block.stored * self.length // self.block.length)
 
 
 @dataclass(frozen=True)
@@ -140,12 +170,19 @@ class Recipe:
             _PACK.pack(bytes.fromhex(keys.digest_hex(pack.digest)) if pack.digest else _OWN, pack.size_bytes)
             for pack in self.packs
         )
+        blocks: dict[Block, int] = {}
+        for piece in self.pieces:
+            blocks.setdefault(piece.block, len(blocks))
         return b"".join(
             [
-                _TOP.pack(_MAGIC, len(header), len(self.packs), len(self.pieces)),
+                _TOP.pack(_RECIPE_MAGIC, len(header), len(self.packs), len(blocks), len(self.pieces)),
                 header,
                 *packs,
-                *(_PIECE.pack(*piece) for piece in self.pieces),
+                *(_BLOCK.pack(*block) for block in blocks),
+                *(
+                    _PIECE.pack(digest, length, blocks[block], offset)
+                    for digest, length, block, offset in self.pieces
+                ),
             ]
         )
 
@@ -157,24 +194,46 @@ class Recipe:
         :raises ValueError: if it is none, or names a place outside of its packs.
         """
         try:
-            magic, header_length, pack_count, piece_count = _TOP.unpack_from(data)
-            if magic != _MAGIC:
+            is_earlier = data[:8] == _MAGIC
+            top = _EARLIER_TOP if is_earlier else _TOP
+            magic, header_length, pack_count, *counts = top.unpack_from(data)
+            if magic not in (_MAGIC, _RECIPE_MAGIC):
                 raise ValueError("it does not begin as a recipe does")
-            at = _TOP.size + header_length
-            after_packs = at + pack_count * _PACK.size
-            if len(data) != after_packs + piece_count * _PIECE.size or pack_count < 1:
+            block_count, piece_count = (0, *counts) if is_earlier else counts
+            after_header = top.size + header_length
+            after_packs = after_header + pack_count * _PACK.size
+            after_blocks = after_packs + block_count * _BLOCK.size
+            size = piece_count * (_EARLIER_PIECE if is_earlier else _PIECE).size
+            if len(data) != after_blocks + size or pack_count < 1:
                 raise ValueError("its length is not what it says")
-            header = bytes(encodings.expand(data[_TOP.size : at], None))
+            header = bytes(encodings.expand(data[top.size : after_header], None))
             packs = tuple(
                 Pack("" if digest == _OWN else f"blake3:{digest.hex()}", size)
-                for digest, size in _PACK.iter_unpack(data[at:after_packs])
+                for digest, size in _PACK.iter_unpack(data[after_header:after_packs])
             )
-            pieces = tuple(map(Piece._make, _PIECE.iter_unpack(data[after_packs:])))
-        except struct.error as exc:
+            if is_earlier:
+                pieces = tuple(
+                    Piece(digest, length, Block(length, *place), 0)
+                    for digest, length, *place in _EARLIER_PIECE.iter_unpack(data[after_blocks:])
+                )
+                blocks = [piece.block for piece in pieces]
+            else:
+                blocks = [Block(*row) for row in _BLOCK.iter_unpack(data[after_packs:after_blocks])]
+                pieces = tuple(
+                    Piece(digest, length, blocks[number], offset)
+                    for digest, length, number, offset in _PIECE.iter_unpack(data[after_blocks:])
+                )
+        except (struct.error, IndexError) as exc:
             raise ValueError(str(exc)) from exc
+        for block in blocks:
+            if block.pack >= pack_count or block.start + block.stored > packs[block.pack].size_bytes:
+                raise ValueError("a block lies outside of its pack")
         for piece in pieces:
-            if piece.pack >= pack_count or piece.start + piece.stored > packs[piece.pack].size_bytes:
-                raise ValueError("a piece lies outside of its pack")
+            length = piece.block.length
+            if piece.offset + piece.length > length or not piece.length:
+                raise ValueError("a piece lies outside of its block")
+            if piece.length != length > _MAX_BLOCK_BYTES:
+                raise ValueError(f"pieces were encoded together to {length:,} bytes")
         return cls(header, packs, pieces)
 
 
@@ -230,34 +289,64 @@ class Pieces:
         :raises ArtifactCorruptError: if they are not those that were written.
         """
         made = memoryview(bytearray(self._recipe.pieces[number].length))
-        self.read_into(number, [made])
+        self.read_into(number, 1, lambda *_: [made])
         return made
 
-    def read_into(self, number: int, targets: Sequence[memoryview]) -> None:
+    def read_into(self, first: int, count: int, targets: Callable[[int, int], list[memoryview]]) -> None:
         """
-        Write the bytes of a piece to where they belong; from any thread.
+        Write the bytes of neighbouring pieces to where they belong; from any thread.
 
-        :param targets: Of one byte an item: one for each part that the piece was made of.
+        :param targets: Returns where some of these pieces belong, by the number of the first and their count:
+            memory for each part that they were made of, of one byte an item.
         :raises ArtifactCorruptError: if they are not those that were written, or as many.
         """
-        piece = self._recipe.pieces[number]
-        pack = self._packs[piece.pack]
-        try:
-            if sum(target.nbytes for target in targets) != piece.length:
-                raise ValueError(f"it has {piece.length} bytes, and its value needs others")
-            is_whole = piece.stored == piece.length
-            if is_whole:
-                pack.read_into(piece.start, targets)
-            else:
-                encodings.decode(pack.read(piece.start, piece.stored), targets)
-            # Of what was encoded not every damage shows as one.
-            if (self._verify or not is_whole) and _hash_of(targets) != piece.digest:
-                raise ValueError("its hash is another one")
-        except ValueError as exc:
-            raise ArtifactCorruptError(
-                f"{self._whose} is damaged: {self._keys[piece.pack]}: piece {number}: {exc}; delete that "
-                "object and re-run what wrote it"
-            ) from exc
+        pieces = self._recipe.pieces[first : first + count]
+        at = 0
+        whole: tuple[Block, memoryview] | None = None
+        while at < count:
+            start = pieces[at]
+            until, end = at + 1, start.offset + start.length
+            while until < count and pieces[until].block == start.block and pieces[until].offset == end:
+                end += pieces[until].length
+                until += 1
+            try:
+                whole = self._read_run(start.block, start.offset, targets(first + at, until - at), whole)
+                # Of what was encoded not every damage shows as one.
+                if self._verify or start.block.stored != start.block.length:
+                    for number in range(at, until):
+                        if _hash_of(targets(first + number, 1)) != pieces[number].digest:
+                            raise ValueError("its hash is another one")
+            except ValueError as exc:
+                raise ArtifactCorruptError(
+                    f"{self._whose} is damaged: {self._keys[start.block.pack]}: piece {first + at}: {exc}; "
+                    "delete that object and re-run what wrote it"
+                ) from exc
+            at = until
+
+    def _read_run(
+        self,
+        block: Block,
+        offset: int,
+        targets: list[memoryview],
+        whole: tuple[Block, memoryview] | None,
+    ) -> tuple[Block, memoryview] | None:
+        """Read a part of a block; returns the block, decoded, where more of it may be needed."""
+        pack = self._packs[block.pack]
+        length = sum(target.nbytes for target in targets)
+        if offset + length > block.length:
+            raise ValueError("its value needs more bytes than it has")
+        if block.stored == block.length:
+            pack.read_into(block.start + offset, targets)
+            return whole
+        if length == block.length:
+            encodings.decode(pack.read(block.start, block.stored), targets)
+            return whole
+        if whole is None or whole[0] != block:
+            whole = block, memoryview(bytearray(block.length))
+            encodings.decode(pack.read(block.start, block.stored), [whole[1]])
+        (target,) = targets
+        target[:] = whole[1][offset : offset + length]
+        return whole
 
 
 def write(
@@ -276,23 +365,28 @@ def write(
     """
     head = _read_head(objects, signer, name)
     known = {} if head is None else {piece.digest: piece for piece in head.pieces}
-    fresh: dict[bytes, list[memoryview]] = {}
     # A disk takes more bytes in less time than they take to compress well; a network does not.
     compressor = encodings.LZ4 if objects.is_local else encodings.ZSTD
     is_long: Callable[[int], bool] = cut.is_long if objects.is_local else lambda _: True
 
-    def look(number: int) -> tuple[bytes, int]:
-        parts = cut.piece(number)
-        digest = _hash_of(parts)
-        if digest not in known and digest not in fresh:
-            fresh[digest] = encodings.encode(parts, compressor)
-        return digest, _length(parts)
-
-    found = spread(look, range(cut.count), is_long)
-    content = _content(cut.header, found)
+    found: list[tuple[bytes, int]] = []
     numbers: dict[bytes, int] = {}
-    for number, (digest, _) in enumerate(found):
+    for number in range(cut.count):
+        piece_parts = cut.parts(number, 1)
+        digest = _hash_of(piece_parts)
+        found.append((digest, _length(piece_parts)))
         numbers.setdefault(digest, number)
+    content = _content(cut.header, found)
+
+    def encoded(digests: Iterable[bytes]) -> dict[tuple[int, int], list[memoryview]]:
+        """Encode pieces, neighbours together; returns them by the number of the first and their count."""
+        runs = _runs([(numbers[digest], found[numbers[digest]][1]) for digest in digests], cut.joins)
+        made = spread(
+            lambda run: encodings.encode(cut.parts(*run), compressor), runs, lambda run: is_long(run[0])
+        )
+        return dict(zip(runs, made, strict=True))
+
+    fresh = encoded(digest for digest in numbers if digest not in known)
     kept: list[Pack] = []
     if head is not None:
         packs = head.packs
@@ -301,32 +395,22 @@ def write(
             return Written(content, head.size_bytes, parts, head.unpacked_bytes, None)
         used: dict[Pack, int] = {}
         for piece in (known[digest] for digest in numbers if digest in known):
-            used[packs[piece.pack]] = used.get(packs[piece.pack], 0) + piece.stored
+            used[packs[piece.block.pack]] = used.get(packs[piece.block.pack], 0) + piece.stored
         kept = _there(objects, _worth_keeping(used, sum(map(_length, fresh.values()))))
-        known = {digest: piece for digest, piece in known.items() if packs[piece.pack] in kept}
-        again = [digest for digest in numbers if digest not in known and digest not in fresh]
-        fresh.update(
-            zip(
-                again,
-                spread(
-                    lambda digest: encodings.encode(cut.piece(numbers[digest]), compressor),
-                    again,
-                    lambda digest: is_long(numbers[digest]),
-                ),
-                strict=True,
-            )
-        )
+        gone = [
+            digest for digest in numbers if digest in known and packs[known[digest].block.pack] not in kept
+        ]
+        fresh |= encoded(gone)
+        places = {pack: 1 + number for number, pack in enumerate(kept)}
         known = {
-            digest: piece._replace(pack=1 + kept.index(packs[piece.pack])) for digest, piece in known.items()
+            digest: piece._replace(block=piece.block._replace(pack=places[packs[piece.block.pack]]))
+            for digest, piece in known.items()
+            if packs[piece.block.pack] in places
         }
 
-    body, places = _laid_out(fresh, numbers)
-    places |= {digest: (piece.pack, piece.start, piece.stored) for digest, piece in known.items()}
-    recipe = Recipe(
-        cut.header,
-        (Pack("", _length(body)), *kept),
-        tuple(Piece(digest, length, *places[digest]) for digest, length in found),
-    )
+    body, own_pieces = _laid_out(fresh, found)
+    known |= own_pieces
+    recipe = Recipe(cut.header, (Pack("", _length(body)), *kept), tuple(known[digest] for digest, _ in found))
     text = recipe.to_bytes()
     own = Pack(*put([*body, memoryview(text), memoryview(_FOOT.pack(len(text), _MAGIC))], not kept))
     parts = (own.digest, *(pack.digest for pack in kept))
@@ -334,22 +418,46 @@ def write(
     return Written(content, recipe.size_bytes, parts, recipe.unpacked_bytes, left)
 
 
+def _runs(pieces: Iterable[tuple[int, int]], joins: Callable[[int], bool]) -> list[tuple[int, int]]:
+    """
+    Put neighbours together.
+
+    :param pieces: Numbers, ascending, and lengths.
+    :returns: Numbers of first ones, and how many follow each other.
+    """
+    runs: list[tuple[int, int]] = []
+    size = 0
+    for number, length in pieces:
+        size += length
+        if runs and number == sum(runs[-1]) and size <= _BLOCK_BYTES and joins(number):
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((number, 1))
+            size = length
+    return runs
+
+
 def _laid_out(
-    fresh: dict[bytes, list[memoryview]], order: Iterable[bytes]
-) -> tuple[list[memoryview], dict[bytes, tuple[int, int, int]]]:
-    """Put pieces into a pack one after the other; returns what it consists of, and where each piece lies."""
-    places: dict[bytes, tuple[int, int, int]] = {}
+    fresh: dict[tuple[int, int], list[memoryview]], found: Sequence[tuple[bytes, int]]
+) -> tuple[list[memoryview], dict[bytes, Piece]]:
+    """Put blocks into a pack one after the other; returns what it consists of, and where each piece lies."""
+    pieces: dict[bytes, Piece] = {}
     body: list[memoryview] = []
     end = 0
-    for digest in order:
-        if digest in fresh:
-            if gap := -end % _ALIGNED:
-                body.append(memoryview(bytes(gap)))
-                end += gap
-            places[digest] = (0, end, _length(fresh[digest]))
-            body += fresh[digest]
-            end += _length(fresh[digest])
-    return body, places
+    for first, count in sorted(fresh):
+        parts = fresh[first, count]
+        if gap := -end % _ALIGNED:
+            body.append(memoryview(bytes(gap)))
+            end += gap
+        stored = _length(parts)
+        block = Block(sum(length for _, length in found[first : first + count]), 0, end, stored)
+        offset = 0
+        for digest, length in found[first : first + count]:
+            pieces[digest] = Piece(digest, length, block, offset)
+            offset += length
+        body += parts
+        end += stored
+    return body, pieces
 
 
 def read(

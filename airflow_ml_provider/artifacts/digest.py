@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,37 @@ def digest_of(parts: Iterable[memoryview]) -> str:
     for part in parts:
         hasher.update(part)
     return f"blake3:{hasher.hexdigest()}"
+
+
+class Following:
+    """The hash of bytes that come one after the other, in a thread of its own while more of them come."""
+
+    def __init__(self) -> None:
+        self._hasher = _hasher(_THREADS_FROM_BYTES)
+        self._thread: ThreadPoolExecutor | None = None
+        self._last: Future[Any] | None = None
+
+    def __enter__(self) -> Following:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def add(self, part: memoryview) -> None:
+        """Go on with these bytes, which stay as they are."""
+        if part.nbytes < _THREADS_FROM_BYTES and self._thread is None:
+            self._hasher.update(part)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1)
+        self._last = self._thread.submit(self._hasher.update, part)
+
+    def digest(self) -> str:
+        """Wait for the end, and return what :func:`digest_of` would."""
+        if self._last is not None:
+            self._last.result()
+        return f"blake3:{self._hasher.hexdigest()}"
 
 
 def digest_of_file(path: Path) -> str:

@@ -39,6 +39,8 @@ _COPIES_UP_TO_BYTES = 5 << 30
 # What is handed to a disk at once, and how many parts of it: IOV_MAX of Linux is 1,024.
 _BATCH_BYTES = 1 << 20
 _BATCH_PARTS = 1000
+# What is read at once: a few of the pages of 2 MiB that large memory consists of.
+_READ_BYTES = 16 << 20
 _SYNC_FILE_RANGE_WRITE = 2  # <fcntl.h>
 # A read that breaks goes on where it stopped; counting of attempts begins anew after so much.
 _RESUMED_FROM_BYTES = 8 << 20
@@ -87,6 +89,7 @@ _Data = bytes | bytearray | memoryview | Path | list[memoryview]
 
 # What a get returns: read it through a memoryview.
 Content = bytes | mmap.mmap | memoryview
+_OnRead = Callable[[memoryview], None]
 
 
 class Source(Protocol):
@@ -114,7 +117,7 @@ class Source(Protocol):
 
 class _Backend(Protocol):
     def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
-    def get(self, key: str, at_most: int | None = None) -> Content: ...
+    def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content: ...
     def source(self, key: str, at_most: int | None = None) -> Source: ...
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int: ...
     def info(self, key: str) -> ObjectInfo | None: ...
@@ -194,16 +197,19 @@ class ObjectStore:
             parts = [memoryview(data.read())]
         return self._backend.put(key, parts, create_only=create_only)
 
-    def get(self, key: str, *, at_most: int | None = None) -> Content:
+    def get(
+        self, key: str, *, at_most: int | None = None, on_read: Callable[[memoryview], None] | None = None
+    ) -> Content:
         """
         Read an object, as a buffer. A large one of a folder may be written to, for it is a private copy.
 
         :param at_most: A longer one, in bytes, is refused before memory is taken for it.
+        :param on_read: Called with its bytes, one stretch after the other, while more are read.
         :raises ArtifactCorruptError: if it is longer than that.
         :raises ArtifactNotFoundError: if there is none.
         :raises StoreError: if the storage refuses or cannot be reached.
         """
-        return self._backend.get(_check(key), at_most)
+        return self._backend.get(_check(key), at_most, on_read)
 
     def source(self, key: str, *, at_most: int | None = None) -> Source:
         """
@@ -373,20 +379,26 @@ class _Folder:
         except OSError as exc:
             self._refuse(f"read {key}", exc)
 
-    def get(self, key: str, at_most: int | None = None) -> Content:
+    def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content:
         with self._open(key) as file:
             try:
                 size = _within(os.fstat(file.fileno()).st_size, at_most, f"{self.path}/{key}")
                 if size < _MAPPED_FROM_BYTES:
-                    return file.read()
+                    content = file.read()
+                    if on_read is not None:
+                        on_read(memoryview(content))
+                    return content
                 data = _memory(size)
+                view = memoryview(data)
                 filled = 0
-                with memoryview(data) as view:
-                    while filled < size:
-                        count = os.readv(file.fileno(), [view[filled : filled + (1 << 30)]])
-                        if not count:
-                            raise ArtifactCorruptError(f"{self.path}/{key} shrank while it was read")
-                        filled += count
+                while filled < size:
+                    stretch = view[filled : filled + _READ_BYTES]
+                    count = os.readv(file.fileno(), [stretch])
+                    if not count:
+                        raise ArtifactCorruptError(f"{self.path}/{key} shrank while it was read")
+                    if on_read is not None:
+                        on_read(stretch[:count])
+                    filled += count
                 return data
             except OSError as exc:
                 self._refuse(f"read {key}", exc)
@@ -819,7 +831,13 @@ class _Bucket:
         except ArtifactNotFoundError:
             return False
 
-    def get(self, key: str, at_most: int | None = None) -> Content:
+    def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content:
+        content = self._get(key, at_most)
+        if on_read is not None:
+            on_read(memoryview(content))
+        return content
+
+    def _get(self, key: str, at_most: int | None) -> Content:
         import obstore
 
         tries, size = self._retries(), 0

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal
 
 from airflow_ml_provider.artifacts import chunks, keys, limits, scratch, trash
 from airflow_ml_provider.artifacts.codecs import registry
-from airflow_ml_provider.artifacts.digest import digest_of, digest_of_file
+from airflow_ml_provider.artifacts.digest import Following, digest_of, digest_of_file
 from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
 from airflow_ml_provider.artifacts.objects import ObjectStore, Source, at_once
 from airflow_ml_provider.artifacts.preview import SECRET_NAMES, masked
@@ -416,22 +416,26 @@ class ArtifactStore:
             self.fetch(ref, path)
             data: Any = path
         else:
+            compared = self.verify_on_read or entry.runs_code
             try:
-                data = memoryview(
-                    trash.read_content(
-                        self.objects,
-                        ref.digest,
-                        lambda key: self.objects.get(key, at_most=ref.size_bytes),
-                    )
+                data, digest = trash.read_content(
+                    self.objects, ref.digest, lambda key: self._read(key, ref.size_bytes, hashed=compared)
                 )
             except ArtifactNotFoundError as exc:
                 raise self._gone(ref) from exc
             self._check_size(ref, data.nbytes)
-            if self.verify_on_read or entry.runs_code:
-                self._check_digest(ref, digest_of([data]))
+            if compared:
+                self._check_digest(ref, digest)
         if part is None:
             return module.load(data, self._stored(ref))
         return module.load_part(data, self._stored(ref), part)
+
+    def _read(self, key: str, at_most: int, *, hashed: bool) -> tuple[memoryview, str]:
+        if not hashed:
+            return memoryview(self.objects.get(key, at_most=at_most)), ""
+        with Following() as hasher:
+            data = memoryview(self.objects.get(key, at_most=at_most, on_read=hasher.add))
+            return data, hasher.digest()
 
     def _check_size(self, ref: ArtifactRef, found: int) -> None:
         if found != ref.size_bytes:

@@ -78,22 +78,27 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
     }
     stretches = len(bounds) - 1
 
-    def piece(number: int) -> list[memoryview]:
+    def parts(number: int, count: int) -> list[memoryview]:
         if number < len(dictionaries):
             return [memoryview(_message([values[number]]))]
         group, stretch = divmod(number - len(dictionaries), stretches)
-        start, stop = bounds[stretch], bounds[stretch + 1]
+        start, stop = bounds[stretch], bounds[stretch + count]
         if (columns := values_of.get(group)) is not None:
             return [column.rows(start, stop) for column in columns]
         if (texts := texts_of.get(group)) is not None:
             return texts.rows(start, stop)
         return [memoryview(_message([_rows_of(table.column(i), start, stop) for i in groups[group]]))]
 
+    def joins(number: int) -> bool:
+        group, stretch = divmod(number - len(dictionaries), stretches)
+        return stretch > 0 and len(values_of.get(group, ())) == 1
+
     return Cut(
         header=json.dumps(header, separators=(",", ":")).encode() + b"\n" + bytes(table.schema.serialize()),
         count=len(dictionaries) + len(groups) * stretches,
         size_bytes=table.nbytes,
-        piece=piece,
+        parts=parts,
+        joins=joins,
         is_long=lambda number: (
             number < len(dictionaries) or (number - len(dictionaries)) // stretches not in values_of
         ),
@@ -184,14 +189,14 @@ class _Columns:
         rows = self._rows(stretches)
         buffers = [pa.allocate_buffer(rows * width) for width in widths]
         into = [_memory_of(buffer) for buffer in buffers]
-        done = 0
-        for number in stretches:
-            until = done + self._bounds[number + 1] - self._bounds[number]
-            self._pieces.read_into(
-                first + number,
-                [memory[done * width : until * width] for memory, width in zip(into, widths, strict=True)],
-            )
-            done = until
+        before = self._bounds[stretches[0]] if stretches else 0
+
+        def targets(number: int, count: int) -> list[memoryview]:
+            start, stop = (self._bounds[at - first] - before for at in (number, number + count))
+            return [memory[start * width : stop * width] for memory, width in zip(into, widths, strict=True)]
+
+        if stretches:
+            self._pieces.read_into(first + stretches[0], len(stretches), targets)
         return [
             pa.chunked_array([pa.Array.from_buffers(kind, rows, [None, buffer], null_count=0)], kind)
             for kind, buffer in zip(kinds, buffers, strict=True)
@@ -232,7 +237,7 @@ class _Columns:
         as_bytes = memoryview(cast("Any", lengths.view(np.uint8)))
         for number, count, size in zip(stretches, of_rows, sizes, strict=True):
             targets = [as_bytes[4 * row : 4 * (row + count)], into[at : at + size]]
-            self._pieces.read_into(first + number, targets)
+            self._pieces.read_into(first + number, 1, lambda *_, targets=targets: targets)
             row, at = row + count, at + size
         missing = lengths < 0
         nulls = int(np.count_nonzero(missing))
