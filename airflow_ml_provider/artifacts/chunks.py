@@ -46,6 +46,9 @@ MAX_EARLIER_PACKS = 8
 # Of the bytes that are read for a version so many are needed, at least.
 MIN_USE = 2 / 3
 
+# The recipe of a table of some millions of rows is within so many bytes of a pack's end.
+END_BYTES = 256 << 10
+
 _HEAD_KIND = "ml-head/v1"
 _MAGIC = b"AMLPACK1"
 _RECIPE_MAGIC = b"AMLPACK2"
@@ -277,6 +280,17 @@ class Pieces:
         for pack in self._packs:
             pack.close()
         self._packs = ()
+
+    def prepare(self, numbers: Iterable[int]) -> None:
+        """Fetch from a bucket at once what will be read."""
+        ranges: list[set[tuple[int, int]]] = [set() for _ in self._packs]
+        for number in numbers:
+            _, length, block, offset = self._recipe.pieces[number]
+            if block.stored == block.length:
+                ranges[block.pack].add((block.start + offset, length))
+            else:
+                ranges[block.pack].add((block.start, block.stored))
+        at_once(lambda pair: pair[0].prepare(pair[1]), list(zip(self._packs, ranges, strict=True)))
 
     def length(self, first: int, count: int = 1) -> int:
         """Bytes of neighbouring pieces."""

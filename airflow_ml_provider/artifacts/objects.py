@@ -41,6 +41,8 @@ _BATCH_BYTES = 1 << 20
 _BATCH_PARTS = 1000
 # What is read at once: a few of the pages of 2 MiB that large memory consists of.
 _READ_BYTES = 16 << 20
+# Ranges of an object that lie so near to each other are asked for as one.
+_GAP_BYTES = 256 << 10
 _SYNC_FILE_RANGE_WRITE = 2  # <fcntl.h>
 # A read that breaks goes on where it stopped; counting of attempts begins anew after so much.
 _RESUMED_FROM_BYTES = 8 << 20
@@ -111,6 +113,9 @@ class Source(Protocol):
         :raises ValueError: as :meth:`read`.
         """
 
+    def prepare(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch at once what will be read: offsets and lengths."""
+
     def close(self) -> None:
         """Let it go; nothing can be read after it."""
 
@@ -119,7 +124,7 @@ class _Backend(Protocol):
     def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
     def create(self, parts: Sequence[memoryview], name: Callable[[], str]) -> bool: ...
     def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content: ...
-    def source(self, key: str, at_most: int | None = None) -> Source: ...
+    def source(self, key: str, at_most: int | None = None, end: int | None = None) -> Source: ...
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int: ...
     def info(self, key: str) -> ObjectInfo | None: ...
     def delete(self, keys: Sequence[str]) -> None: ...
@@ -222,14 +227,16 @@ class ObjectStore:
         """
         return self._backend.get(_check(key), at_most, on_read)
 
-    def source(self, key: str, *, at_most: int | None = None) -> Source:
+    def source(self, key: str, *, at_most: int | None = None, end: int | None = None) -> Source:
         """
         Open an object to read parts of it: one request, of a bucket for all of it.
 
         :param at_most: As for :meth:`get`.
+        :param end: For few parts of an object in a bucket: so many bytes of its end are fetched at once, and
+            others when they are prepared for, or read.
         :raises ArtifactNotFoundError: if it is not there.
         """
-        return self._backend.source(_check(key), at_most)
+        return self._backend.source(_check(key), at_most, end)
 
     def fetch(self, key: str, target: Path, *, at_most: int | None = None) -> int:
         """
@@ -440,7 +447,7 @@ class _Folder:
             except OSError as exc:
                 self._refuse(f"read {key}", exc)
 
-    def source(self, key: str, at_most: int | None = None) -> Source:
+    def source(self, key: str, at_most: int | None = None, end: int | None = None) -> Source:
         file = self._open(key)
         try:
             size = _within(os.fstat(file.fileno()).st_size, at_most, f"{self.path}/{key}")
@@ -574,27 +581,65 @@ class _OpenFile:
         except OSError as exc:
             self._refuse(exc)
 
+    def prepare(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """A disk is asked when something is read."""
+
     def close(self) -> None:
         self._file.close()
 
 
-class _InMemory:
-    def __init__(self, content: memoryview) -> None:
-        self.size_bytes = content.nbytes
-        self._content = content
+class _Fetched:
+    """
+    An object of a bucket, or what is known of it so far.
+
+    :param fetch: Returns some of its bytes, by their offset and number.
+    """
+
+    def __init__(self, size_bytes: int, fetch: Callable[[int, int], memoryview]) -> None:
+        self.size_bytes = size_bytes
+        self._fetch = fetch
+        self._known: list[tuple[int, memoryview]] = []
+
+    def add(self, at: int, content: memoryview) -> None:
+        self._known.append((at, content))
+
+    def prepare(self, ranges: Iterable[tuple[int, int]]) -> None:
+        wanted: list[tuple[int, int]] = []
+        for start, size in sorted(ranges):
+            if self._found(start, size) is not None:
+                continue
+            if wanted and start - wanted[-1][1] <= _GAP_BYTES:
+                wanted[-1] = wanted[-1][0], max(wanted[-1][1], start + size)
+            else:
+                wanted.append((start, start + size))
+        if 2 * sum(stop - start for start, stop in wanted) > self.size_bytes:
+            wanted = [(0, self.size_bytes)]
+        for (start, _), content in zip(
+            wanted, at_once(lambda some: self._fetch(some[0], some[1] - some[0]), wanted), strict=True
+        ):
+            self.add(start, content)
 
     def read(self, at: int, size: int) -> memoryview:
         if at + size > self.size_bytes:
             raise ValueError(f"it has no bytes {at} to {at + size}")
-        return self._content[at : at + size]
+        found = self._found(at, size)
+        return self._fetch(at, size) if found is None else found
+
+    def _found(self, at: int, size: int) -> memoryview | None:
+        for start, content in self._known:
+            if start <= at and at + size <= start + content.nbytes:
+                return content[at - start : at - start + size]
+        return None
 
     def read_into(self, at: int, targets: Sequence[memoryview]) -> None:
+        content = self.read(at, sum(target.nbytes for target in targets))
+        begin = 0
         for target in targets:
-            target[:] = self.read(at, target.nbytes)
-            at += target.nbytes
+            target[:] = content[begin : begin + target.nbytes]
+            begin += target.nbytes
 
     def close(self) -> None:
-        self._content = memoryview(b"")
+        self._known = []
 
 
 def _memory(size: int) -> mmap.mmap:
@@ -978,8 +1023,40 @@ class _Bucket:
                     tries.moved_on()
         return count
 
-    def source(self, key: str, at_most: int | None = None) -> Source:
-        return _InMemory(memoryview(self.get(key, at_most)))
+    def source(self, key: str, at_most: int | None = None, end: int | None = None) -> Source:
+        if end is None:
+            content = memoryview(self.get(key, at_most))
+            found = _Fetched(content.nbytes, lambda at, size: self._range(key, at, size))
+            found.add(0, content)
+            return found
+        known = self.info(key)
+        if known is None:
+            raise ArtifactNotFoundError(f"s3://{self.bucket}/{self._full(key)} is not in the store")
+        size_bytes = _within(known.size_bytes, at_most, f"s3://{self.bucket}/{self._full(key)}")
+        found = _Fetched(
+            size_bytes,
+            # A whole object goes on where it broke.
+            lambda at, size: memoryview(self.get(key)) if size == size_bytes else self._range(key, at, size),
+        )
+        if end:
+            found.prepare([(max(0, size_bytes - end), min(end, size_bytes))])
+        return found
+
+    def _range(self, key: str, at: int, size: int) -> memoryview:
+        import obstore
+
+        try:
+            content = self._repeated(
+                f"read {key}", lambda: obstore.get_range(self.store, key, start=at, length=size)
+            )
+        except FileNotFoundError as exc:
+            self._gone(key, exc)
+        data = memoryview(content)
+        if data.nbytes != size:
+            raise ArtifactCorruptError(
+                f"s3://{self.bucket}/{self._full(key)} gave {data.nbytes} bytes in place of {size} from {at}"
+            )
+        return data
 
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int:
         def take(offset: int, chunk: memoryview) -> None:

@@ -356,7 +356,7 @@ class ArtifactStore:
         try:
             if ref.parts:
                 module = registry.codec_of(ref.format).load_module()
-                with self._pieces(ref, verify) as pieces:
+                with self._pieces(ref, verify=verify) as pieces:
                     content = module.whole(pieces, self._stored(ref))
                 with scratch.explained(f"copy {ref.uri}", path.parent), path.open("xb") as file:
                     file.write(content)
@@ -385,13 +385,18 @@ class ArtifactStore:
         )
 
     @contextmanager
-    def _pieces(self, ref: ArtifactRef, verify: bool) -> Iterator[chunks.Pieces]:
-        """Open the packs of a value, all at once."""
+    def _pieces(self, ref: ArtifactRef, *, verify: bool, partly: bool = False) -> Iterator[chunks.Pieces]:
+        """
+        Open the packs of a value, all at once.
+
+        :param partly: Not all of it is needed.
+        """
         at_most = chunks.most_read(ref.size_bytes)
 
         def opened(digest: str) -> Source:
+            end = (chunks.END_BYTES if digest == ref.blobs[0] else 0) if partly else None
             source = trash.read_content(
-                self.objects, digest, lambda key: self.objects.source(key, at_most=at_most)
+                self.objects, digest, lambda key: self.objects.source(key, at_most=at_most, end=end)
             )
             stack.callback(source.close)
             return source
@@ -409,7 +414,7 @@ class ArtifactStore:
         self._refuse_unsafe(ref, entry)
         module = entry.load_module()
         if hasattr(module, "join"):
-            with self._pieces(ref, self.verify_on_read) as pieces:
+            with self._pieces(ref, verify=self.verify_on_read, partly=part is not None) as pieces:
                 return module.join(pieces, self._stored(ref), part)
         if getattr(module, "READS_FILES", False):
             path = scratch.folder() / "content"

@@ -150,6 +150,7 @@ class _Columns:
         ]
         found: dict[int, Any] = {}
         groups = [number for number, group in enumerate(self._groups) if wanted & set(group)]
+        self._pieces.prepare(self._needed(groups, numbers, wanted))
         for columns in spread(
             lambda group: self._group(group, numbers, wanted), groups, lambda group: group not in self._plain
         ):
@@ -161,13 +162,21 @@ class _Columns:
         first = self._bounds[numbers[0]] if numbers else 0
         return table if rows is None else table.slice(start - first, max(0, stop - start))
 
+    def _needed(self, groups: list[int], stretches: list[int], wanted: set[int]) -> Iterator[int]:
+        """Yield the numbers of the pieces that these columns consist of."""
+        yield from (number for number, position in enumerate(self._dictionaries) if position in wanted)
+        for group in groups:
+            first = len(self._dictionaries) + group * (len(self._bounds) - 1)
+            yield from (first + number for number in stretches)
+
     def _group(self, group: int, stretches: list[int], wanted: set[int]) -> dict[int, Any]:
         positions = self._groups[group]
         first = len(self._dictionaries) + group * (len(self._bounds) - 1)
         made = {}
         if group in self._plain:
             for position, column in zip(positions, self._values(group, first, stretches), strict=True):
-                made[position] = self._with_dictionary(position, column)
+                if position in wanted:
+                    made[position] = self._with_dictionary(position, column)
             return made
         if group in self._texts:
             kind = self.schema.field(positions[0]).type

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from airflow_ml_provider.artifacts.objects import Content, ObjectInfo, ObjectStore
@@ -85,10 +85,12 @@ class RememberingObjects(ObjectStore):
         place = self._place(key)
         return place is not None and place in self._remembered
 
-    def get(self, key: str, *, at_most: int | None = None) -> Content:
+    def get(
+        self, key: str, *, at_most: int | None = None, on_read: Callable[[memoryview], None] | None = None
+    ) -> Content:
         place = self._place(key)
-        if place is None:
-            return super().get(key, at_most=at_most)
+        if place is None or on_read is not None:  # content, which is large
+            return super().get(key, at_most=at_most, on_read=on_read)
         found = self._remembered.get(place)
         if found is None:
             found = bytes(super().get(key, at_most=at_most))

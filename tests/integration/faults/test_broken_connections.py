@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from airflow_ml_provider.artifacts import keys
@@ -203,3 +205,16 @@ def test_an_error_that_does_not_pass_is_not_repeated(server: seaweed.S3Server, p
     with pytest.raises(StoreError, match="refused the credentials"):
         objects.put("key", b"value")
     assert proxy.counts() == {"put other": 1}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_part_of_a_table_is_read_across_a_fault(
+    store: ArtifactStore, direct: ArtifactStore, proxy: FaultProxy, fault: str
+) -> None:
+    table = pd.DataFrame({f"c{number}": np.arange(100_000.0) * 1.1 + number for number in range(12)})
+    ref = direct.save(table, "flights")
+
+    proxy.inject("get blobs", fault, times=2)
+
+    pd.testing.assert_frame_equal(store.load(ref, columns=["c3", "c9"]), table[["c3", "c9"]])
+    assert proxy.broken >= 1

@@ -111,3 +111,35 @@ def test_a_table_in_pieces_asks_for_a_few_more_whatever_the_history(
     proxy.forget()
     store.save(made("table", 4, Path()), "tables")
     assert proxy.counts() == {"get heads": 1, "head blobs": len(ref.parts), "put versions": 1}
+
+
+def test_a_part_of_a_table_asks_for_that_part(
+    store: ArtifactStore, direct: ArtifactStore, proxy: FaultProxy
+) -> None:
+    rng = np.random.default_rng(7)
+    table = pd.DataFrame({f"c{number}": rng.normal(size=200_000) for number in range(12)})
+    table["word"] = pd.Categorical.from_codes(rng.integers(0, 3, len(table)), ["a", "b", "c"])
+    ref = store.save(table, "parts of tables")
+    longer = pd.concat([table, table[:2000]], ignore_index=True)
+    second = store.save(longer, "parts of tables")
+    assert (len(ref.parts), len(second.parts)) == (1, 2)
+
+    for wanted, version, value in (
+        (["c3"], ref, table),
+        (["c11", "word"], ref, table),
+        (["word", "c0"], second, longer),
+    ):
+        proxy.forget()
+        pd.testing.assert_frame_equal(store.load(version, columns=wanted), value[wanted])
+
+        ranges = [request.headers["range"] for request in proxy.seen if "range" in request.headers]
+        taken = sum(int(stop) - int(start) + 1 for start, stop in (r[6:].split("-") for r in ranges))
+        counts = proxy.counts()
+        small = len(version.parts) - 1  # packs that are fetched whole
+        assert counts == {"head blobs": len(version.parts), "get blobs": len(ranges) + small}
+        assert len(ranges) <= 4
+        assert taken < version.size_bytes / 4, (wanted, ranges)
+
+    proxy.forget()
+    pd.testing.assert_frame_equal(store.load(ref, rows=slice(5, 9)), table[5:9])
+    assert proxy.counts().total() <= 3
