@@ -11,17 +11,18 @@ from __future__ import annotations
 import copy
 import json
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import keys, limits
 from airflow_ml_provider.artifacts.codecs import packed, registry
+from airflow_ml_provider.artifacts.objects import in_memory
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError
 
 if TYPE_CHECKING:
-    from airflow_ml_provider.artifacts.objects import Content, ObjectInfo, ObjectStore
+    from airflow_ml_provider.artifacts.objects import Content, ObjectInfo, ObjectStore, Source
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
 KIND = "ml-bundle/v1"
@@ -85,6 +86,8 @@ class _Memory:
     :param behind: Where what references in the value refer to is read.
     """
 
+    is_local = False
+
     def __init__(self, root: str, behind: ObjectStore | None = None) -> None:
         self.root = root
         self.held: dict[str, list[memoryview]] = {}
@@ -107,13 +110,23 @@ class _Memory:
             self.held[key] = [part.cast("B") if part.nbytes else memoryview(b"") for part in data]
         return True
 
-    def get(self, key: str, *, at_most: int | None = None) -> Content:
+    def get(
+        self, key: str, *, at_most: int | None = None, on_read: Callable[[memoryview], None] | None = None
+    ) -> Content:
         parts = self.held.get(key)
         if parts is None:
             if self._behind is not None:
-                return self._behind.get(key, at_most=at_most)
+                return self._behind.get(key, at_most=at_most, on_read=on_read)
             raise ArtifactNotFoundError(f"{key} is not among the parts")
-        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        content = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        if on_read is not None:
+            on_read(content)
+        return content
+
+    def source(self, key: str, *, at_most: int | None = None, end: int | None = None) -> Source:
+        if key not in self.held and self._behind is not None:
+            return self._behind.source(key, at_most=at_most, end=end)
+        return in_memory(self.get(key))
 
     def fetch(self, key: str, target: Path, *, at_most: int | None = None) -> int:
         data = memoryview(self.get(key, at_most=at_most))

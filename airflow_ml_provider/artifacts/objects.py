@@ -642,6 +642,14 @@ class _Fetched:
         self._known = []
 
 
+def in_memory(content: Content, fetch: Callable[[int, int], memoryview] | None = None) -> Source:
+    """Read from bytes that are there already."""
+    view = memoryview(content)
+    found = _Fetched(view.nbytes, fetch or (lambda at, size: view[at : at + size]))
+    found.add(0, view)
+    return found
+
+
 def _memory(size: int) -> mmap.mmap:
     # Python maps shared by default: slow to touch, and a forked child would write into its parent's array.
     if not hasattr(mmap, "MAP_PRIVATE"):
@@ -1025,10 +1033,7 @@ class _Bucket:
 
     def source(self, key: str, at_most: int | None = None, end: int | None = None) -> Source:
         if end is None:
-            content = memoryview(self.get(key, at_most))
-            found = _Fetched(content.nbytes, lambda at, size: self._range(key, at, size))
-            found.add(0, content)
-            return found
+            return in_memory(self.get(key, at_most), lambda at, size: self._range(key, at, size))
         known = self.info(key)
         if known is None:
             raise ArtifactNotFoundError(f"s3://{self.bucket}/{self._full(key)} is not in the store")

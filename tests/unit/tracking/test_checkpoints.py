@@ -152,7 +152,7 @@ def _file(folder: Path) -> Path:
                 "model": SGDClassifier(alpha=0.5),
                 "python": random.Random(1).getstate(),  # noqa: S311
                 "numpy": np.random.default_rng(1).bit_generator.state,
-                "seen": pd.DataFrame({"a": np.arange(100_000)}),
+                "seen": pd.DataFrame({"a": np.arange(600_000)}),  # in pieces
                 "file": _file(folder),
                 "empty": np.empty(0),
             },
