@@ -122,7 +122,6 @@ class Source(Protocol):
 
 class _Backend(Protocol):
     def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
-    def create(self, parts: Sequence[memoryview], name: Callable[[], str]) -> bool: ...
     def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content: ...
     def source(self, key: str, at_most: int | None = None, end: int | None = None) -> Source: ...
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int: ...
@@ -202,16 +201,6 @@ class ObjectStore:
         else:
             parts = [memoryview(data.read())]
         return self._backend.put(key, parts, create_only=create_only)
-
-    def create(self, parts: Sequence[memoryview], name: Callable[[], str]) -> bool:
-        """
-        Write an object whose key takes time to find: a folder is written to meanwhile.
-
-        :param name: Returns the key; called once, in another thread perhaps.
-        :returns: False if it existed already and was left alone.
-        :raises StoreError: if the storage refuses or cannot be reached.
-        """
-        return self._backend.create(parts, lambda: _check(name()))
 
     def get(
         self, key: str, *, at_most: int | None = None, on_read: Callable[[memoryview], None] | None = None
@@ -361,59 +350,33 @@ class _Folder:
         try:
             if create_only and final.exists():
                 return False
-            with self._unfinished() as (descriptor, temporary):
-                if isinstance(parts, Path):
-                    with parts.open("rb", buffering=0) as source:
-                        _write_batches(descriptor, _blocks(source))
-                else:
-                    _write_batches(descriptor, _batches(parts))
-                return self._finish(descriptor, temporary, final, create_only=create_only)
+            holding = self.path / _TEMPORARY
+            holding.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=holding)
+            try:
+                with os.fdopen(descriptor, "wb", buffering=0) as file:
+                    if isinstance(parts, Path):
+                        with parts.open("rb", buffering=0) as source:
+                            _write_batches(file.fileno(), _blocks(source))
+                    else:
+                        _write_batches(file.fileno(), _batches(parts))
+                    os.fchmod(file.fileno(), 0o666 & ~_umask())
+                    # Without it a power cut may leave a name without its content, for ever taken.
+                    os.fsync(file.fileno())
+                final.parent.mkdir(parents=True, exist_ok=True)
+                if not create_only:
+                    os.replace(temporary, final)
+                    return True
+                try:
+                    os.link(temporary, final)
+                except FileExistsError:
+                    return False
+                return True
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
         except OSError as exc:
             self._refuse(f"write {key}", exc)
-
-    def create(self, parts: Sequence[memoryview], name: Callable[[], str]) -> bool:
-        with ThreadPoolExecutor(1) as thread:
-            key = thread.submit(name)
-            try:
-                with self._unfinished() as (descriptor, temporary):
-                    if not _write_batches(
-                        descriptor,
-                        _batches(parts),
-                        lambda: None if not key.done() else not self._file(key.result()).exists(),
-                    ):
-                        return False
-                    final = self._file(key.result())
-                    return not final.exists() and self._finish(descriptor, temporary, final, create_only=True)
-            except OSError as exc:
-                self._refuse(f"write {key.result()}", exc)
-
-    @contextlib.contextmanager
-    def _unfinished(self) -> Iterator[tuple[int, str]]:
-        """Open a private file, which is removed in the end under its own name."""
-        holding = self.path / _TEMPORARY
-        holding.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=holding)
-        try:
-            with os.fdopen(descriptor, "wb", buffering=0):
-                yield descriptor, temporary
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-    def _finish(self, descriptor: int, temporary: str, final: Path, *, create_only: bool) -> bool:
-        """Give a private file its name, when the disk has all of it; False if the name is taken."""
-        os.fchmod(descriptor, 0o666 & ~_umask())
-        # Without it a power cut may leave a name without its content, for ever taken.
-        os.fsync(descriptor)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if not create_only:
-            os.replace(temporary, final)
-            return True
-        try:
-            os.link(temporary, final)
-        except FileExistsError:
-            return False
-        return True
 
     def _open(self, key: str) -> BinaryIO:
         try:
@@ -661,31 +624,17 @@ def _memory(size: int) -> mmap.mmap:
     return data
 
 
-def _write_batches(
-    descriptor: int, batches: Iterable[list[memoryview]], wanted: Callable[[], bool | None] = lambda: True
-) -> bool:
-    """
-    Write one batch after the other, while the disk takes those before.
-
-    :param wanted: Whether to go on; None if that is not known yet, and the disk is to wait.
-    :returns: False if what was written is not wanted.
-    """
-    flushed = end = 0
-    decision = None
+def _write_batches(descriptor: int, batches: Iterable[list[memoryview]]) -> None:
+    """Write one batch after the other, while the disk takes those before."""
+    start = 0
     for batch in batches:
         size = sum(part.nbytes for part in batch)
         written = os.writev(descriptor, batch)
         for part in batch if written < size else ():  # the disk is nearly full, or a signal came
             _write_all(descriptor, part[min(written, part.nbytes) :])
             written -= min(written, part.nbytes)
-        end += size
-        decision = wanted() if decision is None else decision
-        if decision is False:
-            return False
-        if decision and end - flushed >= _BATCH_BYTES // 2:
-            _start_writing_back(descriptor, flushed, end - flushed)
-            flushed = end
-    return True
+        _start_writing_back(descriptor, start, size)
+        start += size
 
 
 def _blocks(source: BinaryIO) -> Iterator[list[memoryview]]:
@@ -727,7 +676,7 @@ def _start_writing_back(descriptor: int, start: int, size: int) -> None:
 
     A disk that is idle until then makes it wait: 98 MiB took twice as long, 512 MiB 1.3 times.
     """
-    if (call := _sync_file_range()) is not None:
+    if size >= _BATCH_BYTES // 2 and (call := _sync_file_range()) is not None:
         call(descriptor, start, size, _SYNC_FILE_RANGE_WRITE)
 
 
@@ -934,9 +883,6 @@ class _Bucket:
             return bytes(self.get(key)) == (data.read_bytes() if isinstance(data, Path) else bytes(data))
         except ArtifactNotFoundError:
             return False
-
-    def create(self, parts: Sequence[memoryview], name: Callable[[], str]) -> bool:
-        return self.put(name(), parts, create_only=True)
 
     def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content:
         content = self._get(key, at_most)

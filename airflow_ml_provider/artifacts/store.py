@@ -754,16 +754,19 @@ class _Session:
             size, digest = before.st_size, digest_of_file(parts)
         else:
             parts = [part.cast("B") if part.nbytes else memoryview(b"") for part in parts]
-            size = sum(part.nbytes for part in parts)
-            if objects.is_local and size >= _ASK_FIRST_FROM_BYTES:
-                return self._put_while_hashed(parts, size)
-            digest = digest_of(parts)
+            size, digest = sum(part.nbytes for part in parts), digest_of(parts)
         if digest in self._written:
             return digest, size
         key = keys.blob_key(digest)
         there = objects.size(key) if maybe_there and size >= _ASK_FIRST_FROM_BYTES else None
-        if there is not None or not objects.put(key, parts):
-            self._complete(key, parts, size, there)
+        created = False
+        if there is None:
+            created = objects.put(key, parts)
+            if not created:
+                there = objects.size(key)
+        if not created and there != size:
+            # Something cut the content off since; what is written here is what the key promises.
+            objects.put(key, parts, create_only=False)
         if isinstance(parts, Path):
             after = parts.stat()
             if (after.st_mtime_ns, after.st_size, after.st_ino) != (before.st_mtime_ns, size, before.st_ino):
@@ -771,26 +774,6 @@ class _Session:
                 raise StoreError(f"{str(parts)!r} was written to while it was stored; close it first")
         self._written.add(digest)
         return digest, size
-
-    def _put_while_hashed(self, parts: list[memoryview], size: int) -> tuple[str, int]:
-        """Write to a disk and hash at once: to know the name first costs a quarter of the time."""
-        found: list[str] = []
-
-        def name() -> str:
-            found.append(digest_of(parts))
-            return keys.blob_key(found[0])
-
-        if not self._store.objects.create(parts, name):
-            self._complete(keys.blob_key(found[0]), parts, size)
-        return found[0], size
-
-    def _complete(
-        self, key: str, parts: list[memoryview] | Path, size: int, there: int | None = None
-    ) -> None:
-        """Write content again that something cut off since: what is written here is what the key promises."""
-        objects = self._store.objects
-        if (objects.size(key) if there is None else there) != size:
-            objects.put(key, parts, create_only=False)
 
     def publish(self, on_write: Callable[[ArtifactRef], None] | None) -> None:
         """Write the manifests of all parts, then tell of them."""

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -150,40 +149,3 @@ def test_an_object_that_is_cut_off_while_it_is_read_is_an_error(objects: ObjectS
     with pytest.raises(ValueError, match="ends at 5000 although 10000"):
         source.read(4000, 2000)
     source.close()
-
-
-def test_an_object_may_get_its_key_when_it_is_written_already(objects: ObjectStore, tmp_path: Path) -> None:
-    parts = [memoryview(os.urandom(1 << 20)) for _ in range(9)]
-
-    def name() -> str:
-        deadline = time.monotonic() + 60
-        while sum(path.stat().st_size for path in (tmp_path / "a root" / ".tmp").glob("*")) < 9 << 20:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        return "a/b"
-
-    assert objects.create(parts, name)
-
-    assert bytes(objects.get("a/b")) == b"".join(parts)
-    assert not list((tmp_path / "a root" / ".tmp").iterdir())
-
-
-@pytest.mark.parametrize("size", [0, 10, 50 << 20])
-def test_an_object_that_is_there_is_left_alone_and_nothing_stays_behind(
-    objects: ObjectStore, tmp_path: Path, size: int
-) -> None:
-    objects.put("a/b", b"first")
-
-    assert not objects.create([memoryview(bytes(size))], lambda: "a/b")
-
-    assert bytes(objects.get("a/b")) == b"first"
-    assert not list((tmp_path / "a root" / ".tmp").iterdir())
-
-
-def test_what_goes_wrong_while_a_key_is_found_leaves_nothing_behind(
-    objects: ObjectStore, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="key of the store"):
-        objects.create([memoryview(b"x")], lambda: "../b")
-
-    assert not list((tmp_path / "a root" / ".tmp").iterdir())
