@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from benchmarks.harness import ROOT, between_marks
+
+PAGE = ROOT / "docs" / "performance.md"
 DAG, ARTIFACT, MODEL = "training", "features", "late"
 START = datetime(2013, 1, 1, tzinfo=UTC)
 LIMIT = 0.2  # seconds
@@ -38,6 +41,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--only", choices=("local", "s3"), help="by default both")
     parser.add_argument("--json", type=Path, help="write the result there")
+    parser.add_argument("--write-docs", action="store_true", help="write the table of docs/performance.md")
     return parser.parse_args(arguments)
 
 
@@ -58,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))
+    if options.write_docs:
+        page = between_marks(PAGE.read_text(encoding="utf-8"), "endpoints", table(result))
+        PAGE.write_text(page, encoding="utf-8")
     return 0
 
 

@@ -287,16 +287,23 @@ def markdown(report: Report) -> str:
     return "\n".join([head, "", *shown, "", f"Environments: {packages}."])
 
 
-_BEGIN, _END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
-
-
 def into_docs(text: str, report: Report) -> str:
     """Return a page with the report between its marks."""
-    before, found, rest = text.partition(_BEGIN)
-    _, ended, after = rest.partition(_END)
+    return between_marks(text, "benchmark", markdown(report))
+
+
+def between_marks(text: str, name: str, content: str) -> str:
+    """
+    Return a page with something else between the marks of a name.
+
+    :raises ValueError: if it has none.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
     if not found or not ended:
-        raise ValueError(f"the page has no {_BEGIN} ... {_END}")
-    return f"{before}{_BEGIN}\n{markdown(report)}\n{_END}{after}"
+        raise ValueError(f"the page has no {begin} ... {end}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def now() -> str:
