@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -776,19 +777,23 @@ class _Session:
         return digest, size
 
     def publish(self, on_write: Callable[[ArtifactRef], None] | None) -> None:
-        """Write the manifests of all parts, then tell of them."""
+        """Write the manifests of all parts, and what their next versions compare with, then tell of them."""
+        objects = self._store.objects
 
         def write(ref: ArtifactRef) -> None:
-            self._store.objects.put_json(
-                keys.version_key(ref.name, ref.version_id), to_envelope(ref, self._store.signer)
-            )
+            objects.put_json(keys.version_key(ref.name, ref.version_id), to_envelope(ref, self._store.signer))
 
-        at_once(write, self._pending)
-        for key, head in self._heads.items():
+        def leave(key: str) -> None:
             try:
-                self._store.objects.put(key, head, create_only=False)
+                objects.put(key, self._heads[key], create_only=False)
             except StoreError as exc:
                 logger.warning("the next version shares nothing with this one: %s", exc)
+
+        jobs = [
+            *(partial(write, ref) for ref in self._pending),
+            *(partial(leave, key) for key in self._heads),
+        ]
+        at_once(lambda job: job(), jobs)
         if on_write is not None:
             for ref in self._pending:
                 on_write(ref)
