@@ -11,18 +11,18 @@ from __future__ import annotations
 import copy
 import json
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import keys, limits
 from airflow_ml_provider.artifacts.codecs import packed, registry
-from airflow_ml_provider.artifacts.objects import in_memory
+from airflow_ml_provider.artifacts.objects import as_bytes, in_memory
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError
 
 if TYPE_CHECKING:
-    from airflow_ml_provider.artifacts.objects import Content, ObjectInfo, ObjectStore, Source
+    from airflow_ml_provider.artifacts.objects import Content, ObjectInfo, ObjectStore, OnRead, Source
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
 KIND = "ml-bundle/v1"
@@ -105,14 +105,12 @@ class _Memory:
         if isinstance(data, Path):
             self.held[key] = [_mapped(data)]
         elif isinstance(data, (bytes, bytearray, memoryview)):
-            self.held[key] = [memoryview(data).cast("B")]
+            self.held[key] = [as_bytes(memoryview(data))]
         else:
-            self.held[key] = [part.cast("B") if part.nbytes else memoryview(b"") for part in data]
+            self.held[key] = [as_bytes(part) for part in data]
         return True
 
-    def get(
-        self, key: str, *, at_most: int | None = None, on_read: Callable[[memoryview], None] | None = None
-    ) -> Content:
+    def get(self, key: str, *, at_most: int | None = None, on_read: OnRead | None = None) -> Content:
         parts = self.held.get(key)
         if parts is None:
             if self._behind is not None:

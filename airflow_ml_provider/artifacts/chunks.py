@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_ml_provider.artifacts import encodings, keys
 from airflow_ml_provider.artifacts.digest import digest_of
-from airflow_ml_provider.artifacts.objects import at_once
+from airflow_ml_provider.artifacts.objects import as_bytes, at_once
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactError,
@@ -292,9 +292,9 @@ class Pieces:
                 ranges[block.pack].add((block.start, block.stored))
         at_once(lambda pair: pair[0].prepare(pair[1]), list(zip(self._packs, ranges, strict=True)))
 
-    def length(self, first: int, count: int = 1) -> int:
-        """Bytes of neighbouring pieces."""
-        return sum(piece.length for piece in self._recipe.pieces[first : first + count])
+    def length(self, number: int) -> int:
+        """Bytes of a piece."""
+        return self._recipe.pieces[number].length
 
     def read(self, number: int) -> memoryview:
         """
@@ -637,9 +637,8 @@ def _length(parts: list[memoryview]) -> int:
 def _hash_of(parts: Sequence[memoryview]) -> bytes:
     from blake3 import blake3
 
-    hasher = blake3(parts[0].cast("B")) if parts[0].nbytes else blake3()
-    for part in parts[1:]:
-        if part.nbytes:
-            hasher.update(part.cast("B"))
+    hasher = blake3()
+    for part in parts:
+        hasher.update(as_bytes(part))
     digest: bytes = hasher.digest()
     return digest

@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from airflow_ml_provider.artifacts.objects import as_bytes
+
 _MAGIC = b"AMLE"
 _TOP = struct.Struct("<4sI")  # magic, parts
 # kind, type, bytes a number, exponent, whether compressed, padding, length before and after, two numbers
@@ -78,7 +80,7 @@ def encode(parts: Sequence[memoryview], compressor: Compressor) -> list[memoryvi
     is_shorter = False
     for part in parts:
         short = _short(part)
-        data = _bytes_of(part) if short is None else memoryview(short.numbers).cast("B")
+        data = as_bytes(part) if short is None else memoryview(short.numbers).cast("B")
         length, compressed = data.nbytes, False
         if _shrinks(data, compressor):
             made = compressor.compress(data)
@@ -94,7 +96,7 @@ def encode(parts: Sequence[memoryview], compressor: Compressor) -> list[memoryvi
         body.append(data)
         at += gap + data.nbytes
     if not is_shorter or at > _WORTH * size:
-        return [_bytes_of(part) for part in parts]
+        return [as_bytes(part) for part in parts]
     return [memoryview(b"".join([_TOP.pack(_MAGIC, len(parts)), *rows])), *body]
 
 
@@ -126,11 +128,6 @@ def decode(stored: memoryview, targets: Sequence[memoryview]) -> None:
         raise ValueError(str(exc)) from exc
 
 
-def is_encoded(stored: memoryview) -> bool:
-    """Tell the form of parts from a piece that was compressed as one."""
-    return bytes(stored[:4]) == _MAGIC
-
-
 def _decode_part(row: tuple[Any, ...], data: memoryview, target: memoryview) -> None:
     import numpy as np
 
@@ -160,7 +157,8 @@ def _decode_part(row: tuple[Any, ...], data: memoryview, target: memoryview) -> 
         np.add(numbers, into.dtype.type(base % modulus), out=into[1:], casting="unsafe")
         np.add.accumulate(into, out=into)
     elif kind in (_DECIMALS, _DECIMALS_OR_NAN) and code in _FLOATS and exponent <= _MAX_EXPONENT:
-        floats = _from_decimals(numbers, _signed(base), exponent)
+        floats = numbers.astype(np.float64)
+        _from_decimals(floats, _signed(base), exponent)
         if kind == _DECIMALS_OR_NAN:
             floats[numbers == first] = np.nan
         np.frombuffer(target, f"<f{size}")[:] = floats
@@ -285,9 +283,7 @@ def _floats(part: memoryview, code: bytes) -> _Short | None:
         f"<u{width or 1}" if width < 4 else f"<i{2 * width}" if (span + 1) >> 31 else f"<i{width}"
     )
     numbers = kept.astype(f"<u{width}") if kept.itemsize > width > 0 else kept.view(f"<u{width or 1}")
-    whole += base
-    if exponent:
-        whole /= 10.0**exponent
+    _from_decimals(whole, base, exponent)
     if missing is not None:
         whole[missing] = np.nan
     again = whole if size == 8 else whole.astype(values.dtype)
@@ -323,15 +319,15 @@ def _exponent(values: Any, size: int) -> int | None:
     return found
 
 
-def _from_decimals(numbers: Any, base: int, exponent: int) -> Any:
-    # Whole numbers in floats, exact below 2**53, and one division, which rounds once everywhere (IEEE 754).
-    import numpy as np
+def _from_decimals(floats: Any, base: int, exponent: int) -> None:
+    """
+    Turn distances from ``base`` into what they stand for, where they lie: one way to check and to read.
 
-    floats = numbers.astype(np.float64)
+    Whole numbers in floats are exact below 2**53, and one division rounds once everywhere (IEEE 754).
+    """
     floats += float(base)
     if exponent:
         floats /= 10.0**exponent
-    return floats
 
 
 def _width(span: int) -> int:
@@ -346,10 +342,6 @@ def _unsigned(number: int) -> int:
 
 def _signed(number: int) -> int:
     return number - (1 << 64) if number >> 63 else number
-
-
-def _bytes_of(part: memoryview) -> memoryview:
-    return part.cast("B") if part.nbytes else memoryview(b"")
 
 
 # -- compressors

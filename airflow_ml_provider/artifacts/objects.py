@@ -91,7 +91,13 @@ _Data = bytes | bytearray | memoryview | Path | list[memoryview]
 
 # What a get returns: read it through a memoryview.
 Content = bytes | mmap.mmap | memoryview
-_OnRead = Callable[[memoryview], None]
+# What a get tells of the bytes that it has read.
+OnRead = Callable[[memoryview], None]
+
+
+def as_bytes(part: memoryview) -> memoryview:
+    """Return the memory of numbers, or of nothing, as bytes."""
+    return part.cast("B") if part.nbytes else memoryview(b"")
 
 
 class Source(Protocol):
@@ -122,7 +128,7 @@ class Source(Protocol):
 
 class _Backend(Protocol):
     def put(self, key: str, parts: Sequence[memoryview] | Path, *, create_only: bool) -> bool: ...
-    def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content: ...
+    def get(self, key: str, at_most: int | None = None, on_read: OnRead | None = None) -> Content: ...
     def source(self, key: str, at_most: int | None = None, end: int | None = None) -> Source: ...
     def fetch(self, key: str, target: BinaryIO, at_most: int | None = None) -> int: ...
     def info(self, key: str) -> ObjectInfo | None: ...
@@ -195,16 +201,14 @@ class ObjectStore:
         if isinstance(data, Path):
             parts = data
         elif isinstance(data, (bytes, bytearray, memoryview)):
-            parts = [memoryview(data).cast("B")]
+            parts = [as_bytes(memoryview(data))]
         elif isinstance(data, list):
-            parts = [part.cast("B") for part in data]
+            parts = [as_bytes(part) for part in data]
         else:
             parts = [memoryview(data.read())]
         return self._backend.put(key, parts, create_only=create_only)
 
-    def get(
-        self, key: str, *, at_most: int | None = None, on_read: Callable[[memoryview], None] | None = None
-    ) -> Content:
+    def get(self, key: str, *, at_most: int | None = None, on_read: OnRead | None = None) -> Content:
         """
         Read an object, as a buffer. A large one of a folder may be written to, for it is a private copy.
 
@@ -386,7 +390,7 @@ class _Folder:
         except OSError as exc:
             self._refuse(f"read {key}", exc)
 
-    def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content:
+    def get(self, key: str, at_most: int | None = None, on_read: OnRead | None = None) -> Content:
         with self._open(key) as file:
             try:
                 size = _within(os.fstat(file.fileno()).st_size, at_most, f"{self.path}/{key}")
@@ -603,12 +607,17 @@ class _Fetched:
 
     def close(self) -> None:
         self._known = []
+        self._fetch = _nothing
 
 
-def in_memory(content: Content, fetch: Callable[[int, int], memoryview] | None = None) -> Source:
+def _nothing(at: int, size: int) -> memoryview:
+    raise ValueError(f"bytes {at} to {at + size} are not there any more")
+
+
+def in_memory(content: Content) -> Source:
     """Read from bytes that are there already."""
     view = memoryview(content)
-    found = _Fetched(view.nbytes, fetch or (lambda at, size: view[at : at + size]))
+    found = _Fetched(view.nbytes, _nothing)
     found.add(0, view)
     return found
 
@@ -884,7 +893,7 @@ class _Bucket:
         except ArtifactNotFoundError:
             return False
 
-    def get(self, key: str, at_most: int | None = None, on_read: _OnRead | None = None) -> Content:
+    def get(self, key: str, at_most: int | None = None, on_read: OnRead | None = None) -> Content:
         content = self._get(key, at_most)
         if on_read is not None:
             on_read(memoryview(content))
@@ -979,7 +988,7 @@ class _Bucket:
 
     def source(self, key: str, at_most: int | None = None, end: int | None = None) -> Source:
         if end is None:
-            return in_memory(self.get(key, at_most), lambda at, size: self._range(key, at, size))
+            return in_memory(self.get(key, at_most))
         known = self.info(key)
         if known is None:
             raise ArtifactNotFoundError(f"s3://{self.bucket}/{self._full(key)} is not in the store")

@@ -20,7 +20,7 @@ from airflow_ml_provider.artifacts import chunks, keys, limits, scratch, trash
 from airflow_ml_provider.artifacts.codecs import registry
 from airflow_ml_provider.artifacts.digest import Following, digest_of, digest_of_file
 from airflow_ml_provider.artifacts.envelope import from_envelope, has_nodes, to_envelope
-from airflow_ml_provider.artifacts.objects import ObjectStore, Source, at_once
+from airflow_ml_provider.artifacts.objects import ObjectStore, Source, as_bytes, at_once
 from airflow_ml_provider.artifacts.preview import SECRET_NAMES, masked
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer, check_name, part_name
 from airflow_ml_provider.artifacts.signing import Signer
@@ -450,12 +450,11 @@ class ArtifactStore:
                 f"{self.objects.root}; re-run {ref.producer or 'what wrote it'}, which writes it again"
             )
 
-    def _check_digest(self, ref: ArtifactRef, found: str, expected: str | None = None) -> None:
-        expected = expected or ref.digest
-        if found != expected:
+    def _check_digest(self, ref: ArtifactRef, found: str) -> None:
+        if found != ref.digest:
             raise ArtifactCorruptError(
-                f"{ref.uri} is damaged: expected {expected}, found {found} in {self.objects.root}; delete "
-                f"{keys.blob_key(expected)} and re-run {ref.producer or 'what wrote it'}"
+                f"{ref.uri} is damaged: expected {ref.digest}, found {found} in {self.objects.root}; delete "
+                f"{keys.blob_key(ref.digest)} and re-run {ref.producer or 'what wrote it'}"
             )
 
     # -- finding
@@ -754,7 +753,7 @@ class _Session:
             before = parts.stat()
             size, digest = before.st_size, digest_of_file(parts)
         else:
-            parts = [part.cast("B") if part.nbytes else memoryview(b"") for part in parts]
+            parts = [as_bytes(part) for part in parts]
             size, digest = sum(part.nbytes for part in parts), digest_of(parts)
         if digest in self._written:
             return digest, size

@@ -166,12 +166,15 @@ class _Columns:
         """Yield the numbers of the pieces that these columns consist of."""
         yield from (number for number, position in enumerate(self._dictionaries) if position in wanted)
         for group in groups:
-            first = len(self._dictionaries) + group * (len(self._bounds) - 1)
-            yield from (first + number for number in stretches)
+            yield from (self._first(group) + number for number in stretches)
+
+    def _first(self, group: int) -> int:
+        """Number of the first piece of a group."""
+        return len(self._dictionaries) + group * (len(self._bounds) - 1)
 
     def _group(self, group: int, stretches: list[int], wanted: set[int]) -> dict[int, Any]:
         positions = self._groups[group]
-        first = len(self._dictionaries) + group * (len(self._bounds) - 1)
+        first = self._first(group)
         made = {}
         if group in self._plain:
             for position, column in zip(positions, self._values(group, first, stretches), strict=True):
@@ -193,7 +196,7 @@ class _Columns:
         return self._bounds[stretches[-1] + 1] - self._bounds[stretches[0]] if stretches else 0
 
     def _values(self, group: int, first: int, stretches: list[int]) -> list[pa.ChunkedArray]:
-        kinds = [_stored_field(self.schema.field(i)).type for i in self._groups[group]]
+        kinds = [_stored_type(self.schema.field(i).type) for i in self._groups[group]]
         widths = [kind.bit_width // 8 for kind in kinds]
         rows = self._rows(stretches)
         buffers = [pa.allocate_buffer(rows * width) for width in widths]
@@ -212,12 +215,10 @@ class _Columns:
         ]
 
     def _text(self, kind: pa.DataType, first: int, stretches: list[int]) -> pa.ChunkedArray:
-        parts: list[pa.Array] = []
-        for some in self._together(kind, first, stretches):
-            parts.append(self._text_of(kind, first, some))
-        return pa.chunked_array(parts, kind)
+        runs = self._runs_of_text(kind, first, stretches)
+        return pa.chunked_array([self._text_of(kind, first, run) for run in runs], kind)
 
-    def _together(self, kind: pa.DataType, first: int, stretches: list[int]) -> Iterator[list[int]]:
+    def _runs_of_text(self, kind: pa.DataType, first: int, stretches: list[int]) -> Iterator[list[int]]:
         """Yield stretches whose text one array can hold."""
         some: list[int] = []
         size = 0
@@ -289,8 +290,12 @@ def _fits(kind: pa.DataType, *, top: bool = False) -> bool:
     return all(_fits(kind.field(i).type) for i in range(kind.num_fields))
 
 
+def _stored_type(kind: pa.DataType) -> pa.DataType:
+    return kind.index_type if pa.types.is_dictionary(kind) else kind
+
+
 def _stored_field(field: pa.Field) -> pa.Field:
-    return field.with_type(field.type.index_type) if pa.types.is_dictionary(field.type) else field
+    return field.with_type(_stored_type(field.type))
 
 
 def _rows_of(column: pa.ChunkedArray, start: int, stop: int) -> pa.Array:
@@ -302,7 +307,7 @@ def _rows_of(column: pa.ChunkedArray, start: int, stop: int) -> pa.Array:
 
 def _is_plain(table: pa.Table, group: list[int]) -> bool:
     """Tell whether all values of some columns are there, and of whole bytes each."""
-    kinds = [_stored_field(table.schema.field(position)).type for position in group]
+    kinds = [_stored_type(table.schema.field(position).type) for position in group]
     return all(pa.types.is_primitive(kind) and kind.bit_width % 8 == 0 for kind in kinds) and not any(
         table.column(position).null_count for position in group
     )
@@ -312,7 +317,7 @@ class _Values:
     """The memory of a column of one width."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        kind = _stored_type(column)
+        kind = _stored_type(column.type)
         self._format = _format_of(kind)
         width = kind.bit_width // 8
         parts = [part.indices if pa.types.is_dictionary(column.type) else part for part in column.chunks]
@@ -413,10 +418,6 @@ def _memory_of(buffer: pa.Buffer) -> memoryview:
     return memoryview(buffer).cast("B") if buffer.size else memoryview(bytearray())
 
 
-def _stored_type(column: pa.ChunkedArray) -> pa.DataType:
-    return column.type.index_type if pa.types.is_dictionary(column.type) else column.type
-
-
 def _format_of(kind: pa.DataType) -> str:
     """How :class:`memoryview` names numbers of a type; bytes if they are none of these."""
     if pa.types.is_floating(kind):
@@ -453,7 +454,7 @@ def _groups(table: pa.Table, bounds: list[int]) -> list[list[int]]:
     bits = 0
     for position, field in enumerate(table.schema):
         try:
-            width = _stored_field(field).type.bit_width
+            width = _stored_type(field.type).bit_width
         except ValueError:  # as long as its values
             width = 128
         if width >= enough:

@@ -252,7 +252,10 @@ def _check_array(start: bytes | memoryview, member: zipfile.ZipInfo) -> None:
     long = start[:8] == b"\x93NUMPY\x02\x00"
     begins = 12 if long else 10
     length = int.from_bytes(start[8:begins], "little")
-    match = _ARRAY.fullmatch(bytes(start[begins : begins + length]))
+    # Of a header that is not all there nothing is believed.
+    match = (
+        _ARRAY.fullmatch(bytes(start[begins : begins + length])) if begins + length <= len(start) else None
+    )
     promised = -1
     if match and start[:6] == b"\x93NUMPY":
         promised = (

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from airflow_ml_provider.artifacts.objects import Content, ObjectInfo, ObjectStore
+from airflow_ml_provider.artifacts.objects import Content, ObjectInfo, ObjectStore, OnRead
 
 _MOST_BYTES = 64 << 20  # in each process of the API server
 _MOST_BYTES_OF_ONE = 256 << 10
@@ -85,9 +85,7 @@ class RememberingObjects(ObjectStore):
         place = self._place(key)
         return place is not None and place in self._remembered
 
-    def get(
-        self, key: str, *, at_most: int | None = None, on_read: Callable[[memoryview], None] | None = None
-    ) -> Content:
+    def get(self, key: str, *, at_most: int | None = None, on_read: OnRead | None = None) -> Content:
         place = self._place(key)
         if place is None or on_read is not None:  # content, which is large
             return super().get(key, at_most=at_most, on_read=on_read)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_ml_provider.artifacts.objects import ObjectStore
+from airflow_ml_provider.artifacts.objects import ObjectStore, in_memory
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError
 
 
@@ -149,3 +149,15 @@ def test_an_object_that_is_cut_off_while_it_is_read_is_an_error(objects: ObjectS
     with pytest.raises(ValueError, match="ends at 5000 although 10000"):
         source.read(4000, 2000)
     source.close()
+
+
+def test_of_an_object_in_memory_nothing_is_kept_or_read_after_it_was_closed() -> None:
+    content = bytearray(b"0123456789")
+    source = in_memory(memoryview(content))
+    assert bytes(source.read(3, 4)) == b"3456"
+
+    source.close()
+
+    content.clear()  # which Python refuses where somebody still looks at it
+    with pytest.raises(ValueError, match="not there any more"):
+        source.read(3, 4)
