@@ -137,8 +137,10 @@ class Story:
 
     def wait_until(self, what: str, happened: Callable[[], bool]) -> None:
         while True:
+            # What ends between two requests must be told, or raised, too: the last look comes after this.
+            over = happened()
             self.watch()
-            if happened():
+            if over:
                 return
             if self.stalled_for() > STALLED_AFTER:
                 raise StalledError(
@@ -150,6 +152,7 @@ class Story:
     def watch(self) -> None:
         """Look once: tell what is new. Raises if a component died or a task failed."""
         self.cluster.check()
+        runs = self.airflow.dag_runs()  # before the tasks: where a run failed already, its task did
         active = self.airflow.task_instances(
             states=("running", "failed", "queued", "up_for_retry", "scheduled")
         )
@@ -163,7 +166,7 @@ class Story:
         running = [name_of(task) for task in active if task["state"] == "running"]
         self.output.doing("running: " + (", ".join(running) or "nothing yet"))
         self._sign(sorted((task["id"], task["state"]) for task in active))
-        for run in self.airflow.dag_runs():
+        for run in runs:
             if run["state"] == "failed":
                 raise DemoError(
                     f"{run['dag_id']} run {run['dag_run_id']} failed, though none of its tasks did"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from demo.errors import ApiError, DemoError
+from demo.errors import ApiError, DemoError, TaskFailedError
 from demo.output import Output
-from demo.story import BACKFILL_DAYS, Story, days_around_a_change, decision_text, name_of
+from demo.story import BACKFILL_DAYS, PLAIN, TRAINING, Story, days_around_a_change, decision_text, name_of
 from demo.summary import Decision
 
 
@@ -153,3 +153,53 @@ def test_a_backfill_that_is_refused_is_an_error(statuses: list[int], monkeypatch
     with pytest.raises(ApiError, match="locked"):
         ask_for_backfill(airflow, monkeypatch)
     assert "unpause" not in airflow.said
+
+
+class OneRun:
+    """An Airflow with one run of one task, which end between two of the requests that it answers."""
+
+    def __init__(self, dag_id: str, end: str, requests_before: int) -> None:
+        self.dag_id, self.end, self.requests_before = dag_id, end, requests_before
+
+    def state(self) -> str:
+        self.requests_before -= 1
+        return "running" if self.requests_before >= 0 else self.end
+
+    def request(self, *_: str) -> dict[str, None]:
+        self.requests_before -= 1
+        return {"next_dagrun_run_after": None}
+
+    def dag_runs(self, *_: str) -> list[dict[str, Any]]:
+        return [{"dag_id": self.dag_id, "dag_run_id": "r", "state": self.state(), "duration": 1.0}]
+
+    def task_instances(self, *, states: tuple[str, ...]) -> list[dict[str, Any]]:
+        task = {"dag_id": self.dag_id, "dag_run_id": "r", "task_id": "fit", "id": "1", "try_number": 1}
+        when = {"map_index": -1, "logical_date": "2013-02-01T00:00:00Z", "run_after": None}
+        return [row for row in [{**task, **when, "state": self.state()}] if row["state"] in states]
+
+    def task_log(self, task: dict[str, Any]) -> list[str]:
+        return [f"the log of {task['task_id']}"]
+
+
+def story_of(airflow: OneRun, monkeypatch: pytest.MonkeyPatch) -> Story:
+    monkeypatch.setattr("demo.story.POLL_INTERVAL", 0.0)
+    cluster: Any = SimpleNamespace(airflow=airflow, check=lambda: None, logs="logs")
+    return Story(cluster, Output(io.StringIO()))
+
+
+@pytest.mark.parametrize("requests_before", range(9))
+def test_a_task_that_fails_between_two_looks_is_named(
+    requests_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = story_of(OneRun(TRAINING, "failed", requests_before), monkeypatch)
+    with pytest.raises(TaskFailedError, match=r"flight_delay_training\.fit.*\nthe log of fit"):
+        story.wait_until("the trainings are over", story.trainings_are_over)
+
+
+@pytest.mark.parametrize("requests_before", range(9))
+def test_a_run_that_ends_between_two_looks_is_told_before_the_story_goes_on(
+    requests_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = story_of(OneRun(PLAIN, "success", requests_before), monkeypatch)
+    story.wait_until("the trainings are over", story.trainings_are_over)
+    assert story.finished(PLAIN) == 1
