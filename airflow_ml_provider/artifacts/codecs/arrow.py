@@ -58,6 +58,9 @@ class Source(Protocol):
         :param rows: Positions, without a step; None for all.
         """
 
+    def columns(self, positions: list[int], rows: slice, whole: list[int]) -> dict[int, pa.ChunkedArray]:
+        """Return a part of the rows of some columns, and all rows of others; by position."""
+
 
 def dump(value: Any) -> Encoded:
     marked = mark(value)
@@ -195,7 +198,22 @@ def load_part(data: memoryview, info: Stored, part: Part) -> Any:
     return restore(_File(pa.py_buffer(data)), info, part)
 
 
-class _File:
+class TableSource:
+    """What reads whole columns at least as well as some of their rows."""
+
+    def read(self, positions: list[int] | None, rows: slice | None) -> pa.Table:
+        raise NotImplementedError
+
+    def columns(self, positions: list[int], rows: slice, whole: list[int]) -> dict[int, pa.ChunkedArray]:
+        both = sorted({*positions, *whole})
+        table = self.read(both, None) if both else pa.table({})  # an empty list would mean all
+        return {
+            position: column if position in whole else column[rows]
+            for position, column in zip(both, table.columns, strict=True)
+        }
+
+
+class _File(TableSource):
     private = False
 
     def __init__(self, content: pa.Buffer) -> None:
@@ -246,12 +264,10 @@ def restore(source: Source, info: Stored, part: Part) -> Any:
         return _restore_polars(source, described, info, part)
     from airflow_ml_provider.artifacts.codecs import frames
 
-    if part.columns is None:
-        return frames.from_arrow(source.read(None, None), described, part.rows, private=source.private)
-    described = frames.choose(described, part.columns, repr(info.name))
-    # An empty list would mean all columns.
-    positions = frames.places(described) or [0][: len(source.schema)]
-    picked = frames.Picked(source.read(positions, None), positions)
+    if part.columns is not None:
+        described = frames.choose(described, part.columns, repr(info.name))
+    columns, of_index = frames.places(described)
+    picked = frames.Picked(source.columns(columns, part.rows or slice(None), of_index))
     return frames.from_arrow(picked, described, part.rows, private=source.private)
 
 

@@ -141,32 +141,47 @@ class _Columns:
             raise ArtifactCorruptError(f"{info.name!r} has more or fewer pieces than its table needs")
 
     def read(self, positions: list[int] | None, rows: slice | None) -> pa.Table:
-        wanted = set(range(len(self.schema)) if positions is None else positions)
-        start, stop, _ = (rows or slice(None)).indices(self._bounds[-1])
-        numbers = [
-            number
-            for number in range(len(self._bounds) - 1)
-            if self._bounds[number] < stop and self._bounds[number + 1] > start
-        ]
-        found: dict[int, Any] = {}
-        groups = [number for number, group in enumerate(self._groups) if wanted & set(group)]
-        self._pieces.prepare(self._needed(groups, numbers, wanted))
-        for columns in spread(
-            lambda group: self._group(group, numbers, wanted), groups, lambda group: group not in self._plain
-        ):
-            found.update(columns)
-        self._pieces.release()  # before frames copy what was made of them
-        order = sorted(wanted)
+        order = list(range(len(self.schema))) if positions is None else positions
+        found = self.columns(order, rows or slice(None), [])
         schema = pa.schema([self.schema.field(i) for i in order], metadata=self.schema.metadata)
-        table = pa.Table.from_arrays([found[i] for i in order], schema=schema)
-        first = self._bounds[numbers[0]] if numbers else 0
-        return table if rows is None else table.slice(start - first, max(0, stop - start))
+        return pa.Table.from_arrays([found[i] for i in order], schema=schema)
 
-    def _needed(self, groups: list[int], stretches: list[int], wanted: set[int]) -> Iterator[int]:
-        """Yield the numbers of the pieces that these columns consist of."""
+    def columns(self, positions: list[int], rows: slice, whole: list[int]) -> dict[int, pa.ChunkedArray]:
+        wanted = {*positions, *whole}
+        start, stop, _ = rows.indices(self._bounds[-1])
+        every = list(range(len(self._bounds) - 1))
+        some = [
+            number for number in every if self._bounds[number] < stop and self._bounds[number + 1] > start
+        ]
+        stretches = {
+            number: some if set(whole).isdisjoint(group) else every
+            for number, group in enumerate(self._groups)
+            if not wanted.isdisjoint(group)
+        }
+        self._pieces.prepare(self._needed(stretches, wanted))
+        found: dict[int, pa.ChunkedArray] = {}
+        for group, columns in zip(
+            stretches,
+            spread(
+                lambda group: self._group(group, stretches[group], wanted),
+                stretches,
+                lambda group: group not in self._plain,
+            ),
+            strict=True,
+        ):
+            first = self._bounds[stretches[group][0]] if stretches[group] else 0
+            for position, column in columns.items():
+                found[position] = (
+                    column if position in whole else column.slice(start - first, max(0, stop - start))
+                )
+        self._pieces.release()  # before frames copy what was made of them
+        return found
+
+    def _needed(self, stretches: dict[int, list[int]], wanted: set[int]) -> Iterator[int]:
+        """Yield the numbers of the pieces that columns consist of, by the stretches of their groups."""
         yield from (number for number, position in enumerate(self._dictionaries) if position in wanted)
-        for group in groups:
-            yield from (self._first(group) + number for number in stretches)
+        for group, numbers in stretches.items():
+            yield from (self._first(group) + number for number in numbers)
 
     def _first(self, group: int) -> int:
         """Number of the first piece of a group."""
@@ -270,7 +285,10 @@ class _Columns:
         schema = pa.schema([pa.field("", kind.value_type)])
         values = self._batch(self._dictionaries.index(position), schema).column(0)
         return pa.chunked_array(
-            [pa.DictionaryArray.from_arrays(part, values, ordered=kind.ordered) for part in column.chunks],
+            [
+                pa.DictionaryArray.from_arrays(part, values, ordered=kind.ordered)
+                for part in column.chunks or [pa.array([], kind.index_type)]  # no rows have their values too
+            ],
             kind,
         )
 

@@ -87,12 +87,13 @@ def to_arrow(value: Any) -> tuple[pa.Table, Described, dict[str, Any], Any]:
 
 
 def from_arrow(
-    table: pa.Table | Picked, described: Described, rows: slice | None = None, *, private: bool = False
+    table: Picked, described: Described, rows: slice | None = None, *, private: bool = False
 ) -> Any:
     """
     Return what :func:`to_arrow` was given.
 
-    :param rows: Positions of a part of it. Indexes are built whole and then cut, the way pandas cuts them.
+    :param rows: The positions that the columns in ``table`` are of. Indexes are built whole there and then
+        cut, the way pandas cuts them.
     :param private: The memory of each column that may be written to is that column's alone: a frame of few
         columns takes it over.
     """
@@ -102,7 +103,7 @@ def from_arrow(
     if described["kind"] == "index":
         return index
     if described["kind"] == "series":
-        array = _make(described["column"], table, rows)
+        array = _make(described["column"], table)
         series = pd.Series(
             array, index=index, name=from_plain(described["name"]), copy=True, dtype=array.dtype
         )
@@ -113,9 +114,9 @@ def from_arrow(
     takes_over = private and len(described["columns"]) <= _MAX_SEPARATE_COLUMNS
     for number, column in enumerate(described["columns"]):
         if takes_over and (taken := _taken_over(column, table)) is not None:
-            arrays[number] = taken if rows is None else taken[rows]
+            arrays[number] = taken
             continue
-        array = _make(column, table, rows)
+        array = _make(column, table)
         array = array.copy() if takes_over else array
         # A bare array of objects would be looked through for text.
         arrays[number] = pd.Series(array, index=index, dtype=object) if array.dtype == object else array
@@ -126,7 +127,7 @@ def from_arrow(
     return _finish(frame, described)
 
 
-def _taken_over(column: Described, table: pa.Table | Picked) -> Any:
+def _taken_over(column: Described, table: Picked) -> Any:
     """Return the memory of a column as an array that can be written to; None if it must be copied."""
     if column["as"] != "numpy":
         return None
@@ -170,20 +171,19 @@ def _no_column(label: Any, labels: Sequence[Any], whose: str) -> ValueError:
     return ValueError(f"{whose} has no column {label!r}; it has {shown or 'none'}{more}")
 
 
-def places(described: Described) -> list[int]:
-    """Positions of the Arrow columns that a description needs, in order."""
+def places(described: Described) -> tuple[list[int], list[int]]:
+    """Positions of the Arrow columns that a description needs, in order: of columns, and of the index."""
+    columns = [*described.get("columns", ()), *filter(None, [described.get("column")])]
     index = described["index"]
-    found = [column["at"] for column in described.get("columns", ())]
-    found += [level["at"] for level in index.get("levels", ())]
-    found += [column["at"] for column in (index.get("column"), described.get("column")) if column]
-    return sorted(set(found))
+    levels = [*index.get("levels", ()), *filter(None, [index.get("column")])]
+    return sorted(column["at"] for column in columns), sorted(level["at"] for level in levels)
 
 
 class Picked:
-    """Some columns of a table, under the positions that they have in the whole."""
+    """Some columns, under the positions that they have in the whole."""
 
-    def __init__(self, table: pa.Table, positions: Sequence[int]) -> None:
-        self._columns = {position: table.column(number) for number, position in enumerate(positions)}
+    def __init__(self, columns: dict[int, pa.ChunkedArray]) -> None:
+        self._columns = columns
 
     def column(self, position: int) -> Any:
         return self._columns[position]
@@ -538,9 +538,8 @@ def _turn_arrays(items: Sequence[Any]) -> tuple[Any, Described] | None:
     return stored, {"as": "arrays", "dtype": dtype.str}
 
 
-def _make(described: Described, table: pa.Table | Picked, rows: slice | None = None) -> Any:
-    column = table.column(described["at"])
-    return _restore(_one(column if rows is None else column[rows]), described)
+def _make(described: Described, table: pa.Table | Picked) -> Any:
+    return _restore(_one(table.column(described["at"])), described)
 
 
 def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911, PLR0912 - one for each form

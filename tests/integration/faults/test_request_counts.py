@@ -142,4 +142,8 @@ def test_a_part_of_a_table_asks_for_that_part(
 
     proxy.forget()
     pd.testing.assert_frame_equal(store.load(ref, rows=slice(5, 9)), table[5:9])
-    assert proxy.counts().total() <= 3
+    assert proxy.counts()["head blobs"] == 1
+    assert proxy.counts()["get blobs"] <= 1 + len(table.columns)  # the recipe, and a stretch of each column
+    ranges = [request.headers["range"] for request in proxy.seen if "range" in request.headers]
+    taken = sum(int(stop) - int(start) + 1 for start, stop in (r[6:].split("-") for r in ranges))
+    assert taken < ref.size_bytes / 8

@@ -231,6 +231,52 @@ def test_a_part_of_a_table_is_the_same_part_of_the_whole(store: ArtifactStore) -
         store.load(ref, columns=["nowhere"])
 
 
+INDEXES: dict[str, Any] = {
+    "a range": pd.RangeIndex(5, 5 + 3 * N, 3, name="n"),
+    "numbers": pd.Index(np.arange(N)[::-1]),
+    "moments at a frequency": pd.date_range("2013-01-01", periods=N, freq="min"),
+    "text": pd.Index([f"row {number}" for number in range(N)]),
+    "several levels": pd.MultiIndex.from_arrays([np.arange(N) // 1000, np.arange(N)], names=["a", "b"]),
+    "categories": pd.CategoricalIndex(np.array(["x", "y"])[np.arange(N) % 2]),
+}
+ROWS = [slice(0, 1), slice(0, 0), slice(7000, 7100), slice(-3, None), slice(N - 1, 2 * N), slice(40, 30)]
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_rows_of_a_frame_are_those_of_the_whole(store: ArtifactStore, name: str) -> None:
+    value = BASE.set_index(INDEXES[name])
+    ref = store.save(value, "task")
+    series = store.save(value["word"], "series")
+
+    for rows in ROWS:
+        assert same(store.load(ref, rows=rows), value.iloc[rows])
+        assert same(store.load(ref, columns=["kind", "x"], rows=rows), value[["kind", "x"]].iloc[rows])
+        assert same(store.load(series, rows=rows), value["word"].iloc[rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("a range", 0.02), ("moments at a frequency", 0.3)],  # all of an index: pandas cuts it as it likes
+)
+def test_for_some_rows_of_a_frame_their_pieces_and_the_index_are_read(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, name: str, share: float
+) -> None:
+    value = BASE.set_index(INDEXES[name])
+    ref = store.save(value, "task")
+    read: list[int] = []
+    read_into = chunks.Pieces.read_into
+
+    def seen(pieces: chunks.Pieces, first: int, count: int, targets: Any) -> None:
+        read.append(sum(map(pieces.length, range(first, first + count))))
+        read_into(pieces, first, count, targets)
+
+    monkeypatch.setattr(chunks.Pieces, "read_into", seen)
+
+    assert same(store.load(ref, rows=slice(7000, 7100)), value.iloc[7000:7100])
+
+    assert 0 < sum(read) < share * ref.size_bytes
+
+
 def ref_load(store: ArtifactStore, ref: ArtifactRef, **part: Any) -> Any:
     return store.load(ref, **part)
 
