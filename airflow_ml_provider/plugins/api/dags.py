@@ -33,7 +33,7 @@ from airflow_ml_provider.plugins.api.parameters import (
     RunId,
     Search,
 )
-from airflow_ml_provider.plugins.api.runs_in_airflow import run, runs_in_airflow
+from airflow_ml_provider.plugins.api.runs_in_airflow import run, runs_in_airflow, with_the_killed
 from airflow_ml_provider.plugins.api.shapes import Json, Shapes
 from airflow_ml_provider.plugins.api.tasks import brief, shows_use
 
@@ -74,7 +74,7 @@ def dag_run(dag_id: DagId, run_id: RunId, access: AccessDep, queries: QueriesDep
     before = _previous(queries, attempts)
     return {
         "run": run(attempts[-1], airflow),
-        "tasks": [brief(each, access) for each in attempts],
+        "tasks": [brief(each, access) for each in with_the_killed(attempts)],
         "tasks_total": len(attempts),
         "truncated": page.cursor is not None,
         "previous": None

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's own database knows of DAG runs: their state. Records outlive runs that are deleted there."""
+"""What Airflow's own database knows of runs and tasks: their state. Records outlive what is deleted there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_ml_provider.lineage.records import KILLED, RUNNING, TaskRecord
 from airflow_ml_provider.plugins.api.shapes import Json, when
 
 if TYPE_CHECKING:
     from airflow_ml_provider.lineage.answers import Measured, Run
-    from airflow_ml_provider.lineage.records import TaskRecord
 
+# A process tells Airflow that its task is over, and then writes the end of its record.
+_ENDING = timedelta(minutes=1)
+_OVER_BY_A_KILL = ("failed", "up_for_retry")
 _COLUMNS = ("run_id", "state", "run_type", "run_after", "logical_date", "start_date", "end_date")
 
 
@@ -55,3 +60,41 @@ def run(found: Run | Measured | TaskRecord, airflow: Mapping[str, Mapping[str, A
         "start_date": when(own.get("start_date")),
         "end_date": when(own.get("end_date")),
     }
+
+
+def with_the_killed(attempts: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """
+    Say of attempts that Airflow counts as failed, and whose records have no end, that they were killed.
+
+    The next try writes that into the record; after the last one nobody does. No query where none is open.
+
+    :param attempts: Of one DAG run.
+    """
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    opened = [each for each in attempts if each.outcome == RUNNING]
+    if not opened:
+        return list(attempts)
+    columns = (TaskInstance.task_id, TaskInstance.map_index, TaskInstance.try_number)
+    with create_session() as session:
+        over = {
+            tuple(row)
+            for row in session.execute(
+                select(*columns).where(
+                    TaskInstance.dag_id == opened[0].dag_id,
+                    TaskInstance.run_id == opened[0].run_id,
+                    TaskInstance.task_id.in_({each.task_id for each in opened}),
+                    TaskInstance.state.in_(_OVER_BY_A_KILL),
+                    TaskInstance.end_date < datetime.now(UTC) - _ENDING,
+                )
+            )
+        }
+    why = "its process ended without a word; Airflow counts it as failed"
+    return [
+        replace(each, outcome=KILLED, error=why)
+        if each.outcome == RUNNING and (each.task_id, each.map_index, each.try_number) in over
+        else each
+        for each in attempts
+    ]

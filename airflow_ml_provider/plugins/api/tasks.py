@@ -22,6 +22,7 @@ from airflow_ml_provider.plugins.api.parameters import (
     TaskId,
     TryNumber,
 )
+from airflow_ml_provider.plugins.api.runs_in_airflow import with_the_killed
 from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
 from airflow_ml_provider.plugins.api.steps import metrics_over_steps
 
@@ -53,7 +54,7 @@ def task_instance(
             "try_number": try_number if found is None else found.try_number,
         },
         "tries": sorted(each.try_number for each in attempts),
-        "record": None if found is None else record(found, queries, access),
+        "record": None if found is None else record(with_the_killed([found])[0], queries, access),
     }
 
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 import base64
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
+from airflow_ml_provider.lineage.records import TaskRecord, write_record
 from tests.unit.plugins.world import MODEL, OPEN, RUNS, START, run_id
 
 RUN = f"dags/{OPEN}/runs/{quote(run_id(2))}"
@@ -291,6 +292,54 @@ def test_a_question_about_a_model_leads_to_where_it_is_answered(api: Any, world:
             session.execute(delete(TaskInstance.__table__).where(TaskInstance.__table__.c.run_id == "asks"))
             session.execute(delete(HITLDetail.__table__))
             session.execute(delete(DagRun.__table__).where(DagRun.__table__.c.run_id == "asks"))
+
+
+ENDS = {  # state and end of the task instance for Airflow, and what is shown of a record that has no end
+    "failed_long_ago": ("failed", timedelta(minutes=2), "killed"),
+    "waits_for_its_retry": ("up_for_retry", timedelta(minutes=2), "killed"),
+    "failed_just_now": ("failed", timedelta(0), "running"),
+    "works": ("running", None, "running"),
+    "deferred": ("deferred", None, "running"),
+}
+
+
+def test_a_record_without_an_end_is_that_of_a_killed_process_where_airflow_says_so(
+    get: Any, world: Any
+) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete, insert
+
+    for task_id in (*ENDS, "unknown_to_airflow"):
+        record = TaskRecord(OPEN, "dies", task_id, -1, 1, "running", started_at=START, recorded_at=START)
+        write_record(world.store.objects, record)
+    now = datetime.now(UTC)
+    with create_session() as session:
+        run = {"dag_id": OPEN, "run_id": "dies", "run_type": "manual", "run_after": START}
+        session.execute(insert(DagRun.__table__).values(run))
+        for task_id, (state, ago, _) in ENDS.items():
+            row = {"id": uuid4(), "dag_id": OPEN, "run_id": "dies", "task_id": task_id, "map_index": -1}
+            end = {"state": state, "end_date": None if ago is None else now - ago, "try_number": 1}
+            session.execute(
+                insert(TaskInstance.__table__).values(**row, **end, pool="default_pool", pool_slots=1)
+            )
+
+    try:
+        shown = {each["task"]["task_id"]: each for each in get(f"dags/{OPEN}/runs/dies")["tasks"]}
+        alone = {task_id: get(f"dags/{OPEN}/runs/dies/tasks/{task_id}")["record"] for task_id in shown}
+    finally:
+        with create_session() as session:
+            session.execute(delete(TaskInstance.__table__).where(TaskInstance.__table__.c.run_id == "dies"))
+            session.execute(delete(DagRun.__table__).where(DagRun.__table__.c.run_id == "dies"))
+
+    expected = {task_id: outcome for task_id, (*_, outcome) in ENDS.items()} | {
+        "unknown_to_airflow": "running"
+    }
+    assert {task_id: each["outcome"] for task_id, each in shown.items()} == expected
+    assert {task_id: each["outcome"] for task_id, each in alone.items()} == expected
+    assert "Airflow counts it as failed" in alone["failed_long_ago"]["error"]
+    assert alone["works"]["error"] is None
 
 
 def test_the_versions_of_a_model_tell_how_they_were_made(get: Any) -> None:
