@@ -249,6 +249,7 @@ const PALETTES: Record<string, string> = {
   removed: "red",
   removal: "red",
   missing: "red",
+  killed: "red",
   upstream_failed: "orange",
   withheld: "orange",
   rollback: "orange",
