@@ -75,11 +75,10 @@ def _statistics(series: Any) -> dict[str, Any]:
     from pandas.api import types
 
     kind = series.dtype
-    plain = isinstance(kind, np.dtype) and kind.kind in "iufb"
-    timely = not plain and types.is_datetime64_any_dtype(kind)
-    if not plain and not timely and (not types.is_numeric_dtype(kind) or types.is_complex_dtype(kind)):
+    if not _is_described(kind):
         return {}
-    if plain:
+    timely = types.is_datetime64_any_dtype(kind)
+    if isinstance(kind, np.dtype) and kind.kind in "iufb":
         series = series.to_numpy()  # ten times as fast on a small table
         gone = np.isnan(series) if kind.kind == "f" else np.zeros(0, bool)
         missing = int(gone.sum())
@@ -98,6 +97,14 @@ def _statistics(series: Any) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
+def _is_described(kind: Any) -> bool:
+    from pandas.api import types
+
+    if types.is_datetime64_any_dtype(kind):
+        return True
+    return types.is_numeric_dtype(kind) and not types.is_complex_dtype(kind)
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
@@ -108,9 +115,13 @@ def _plain(value: Any) -> Any:
 
 
 def _pandas(frame: Any, chosen: Any) -> Callable[[int], Any]:
-    rows = frame if chosen is None else frame.take(chosen)
-    columns = [column for _, column in islice(rows.items(), MAX_COLUMNS)]
-    return lambda place: columns[place]
+    columns = [column for _, column in islice(frame.items(), MAX_COLUMNS)]
+
+    def column(place: int) -> Any:
+        found = columns[place]
+        return found if chosen is None or not _is_described(found.dtype) else found.take(chosen)
+
+    return column
 
 
 def _arrow(table: Any, chosen: Any) -> Callable[[int], Any]:

@@ -323,7 +323,12 @@ def _first(described: Described) -> Described:
 
 def _codes(codes: Any) -> pa.Array:
     codes = np.asarray(codes)
-    return pa.array(codes, mask=codes < 0)
+    return pa.array(codes, mask=_if_any(codes < 0))
+
+
+def _if_any(mask: Any) -> Any:
+    """Return a mask for Arrow, which copies all values where it is given one."""
+    return mask if mask.any() else None
 
 
 def _dictionary(codes: Any, holder: _Columns, values: pd.Index, *, ordered: bool = False) -> Any:
@@ -387,9 +392,7 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - o
         except UnsupportedTypeError as exc:
             raise UnsupportedTypeError(f"{where} of dtype {dtype} cannot be stored exactly: {exc}") from exc
         micros = array.asi8
-        stored = pa.array(micros, mask=micros == _NAT if array._hasna else None).cast(
-            pa.timestamp(dtype.unit, tz="UTC")
-        )
+        stored = pa.array(micros, mask=_if_any(micros == _NAT)).view(pa.timestamp(dtype.unit, tz="UTC"))
         return stored, {"as": "datetimetz", "unit": dtype.unit, "tz": zone}
     if isinstance(dtype, pd.PeriodDtype):
         return pa.array(array.asi8), {"as": "period", "dtype": str(dtype)}
@@ -413,7 +416,7 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - o
         data: Any = array
         values = np.where(data._mask, data.dtype.type(0), data._data) if data._hasna else data._data
         # NaN is a number here, and NA is none.
-        stored = pa.array(np.ascontiguousarray(values), mask=data._mask, from_pandas=False)
+        stored = pa.array(np.ascontiguousarray(values), mask=_if_any(data._mask), from_pandas=False)
         return stored, {"as": "masked", "dtype": str(dtype)}
     if isinstance(dtype, pd.SparseDtype):
         return _turn_sparse(array, where)
@@ -459,7 +462,10 @@ def _turn_numpy(values: Any, where: str) -> tuple[Any, Described]:
     if dtype.kind in "mM":
         unit = np.datetime_data(dtype)[0]
         if unit in ("s", "ms", "us", "ns") and np.datetime_data(dtype)[1] == 1:
-            return pa.array(np.ascontiguousarray(values)), {"as": "numpy", "dtype": dtype.str}
+            numbers = np.ascontiguousarray(values).view(np.int64)
+            kind = pa.timestamp(unit) if dtype.kind == "M" else pa.duration(unit)
+            stored = pa.array(numbers, mask=_if_any(numbers == _NAT)).view(kind)
+            return stored, {"as": "numpy", "dtype": dtype.str}
     elif dtype.kind in "biu" or dtype.str[1:] in ("f2", "f4", "f8"):
         return pa.array(np.ascontiguousarray(values), from_pandas=False), {"as": "numpy", "dtype": dtype.str}
     if dtype.kind not in "cfmM":
