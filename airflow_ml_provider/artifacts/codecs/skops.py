@@ -17,8 +17,8 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import zstandard
 from numpy.lib import format as npy  # noqa: TID253 - this module is imported on first use
@@ -76,14 +76,51 @@ def _untrusted(names: list[str], allowed: tuple[str, ...]) -> list[str]:
     ]
 
 
-class _Members(dict[str, bytes]):
-    """Takes what skops writes to an archive, without the archive."""
+class _Members(dict[str, memoryview]):
+    """
+    The members of an archive by name, as skops writes and reads them; none is copied before it is read.
+
+    Nor is its checksum compared: all of an archive was, by its hash.
+    """
 
     def writestr(self, name: str, data: Any) -> None:
-        self[name] = bytes(data)
+        self[name] = memoryview(data)
 
     def namelist(self) -> _Members:
         return self
+
+    def read(self, name: str) -> bytes:
+        return bytes(self[name])
+
+
+class _Parts:
+    """A file whose parts stay where they are; of what was written the same length may be written again."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, memoryview] = {}
+        self._at = self.size_bytes = 0
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return iter(self._parts.values())
+
+    def write(self, data: Any) -> int:
+        part = memoryview(data)
+        if self._at != self.size_bytes and self._parts[self._at].nbytes != part.nbytes:
+            raise io.UnsupportedOperation("only a whole part can be written again")
+        self._parts[self._at] = part
+        self._at += part.nbytes
+        self.size_bytes = max(self.size_bytes, self._at)
+        return part.nbytes
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        self._at = at
+        return at
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 class _SchemaAlone:
@@ -103,10 +140,8 @@ def _state(value: Any) -> tuple[dict[str, Any], _Members]:
         from skops import __version__
         from skops.io._utils import SaveContext, get_state
     except ImportError:  # a release of skops that keeps them elsewhere: twice as slow
-        with zipfile.ZipFile(io.BytesIO(skops_io.dumps(value))) as archive:
-            for name in archive.namelist():
-                members[name] = archive.read(name)
-        return json.loads(members.pop("schema.json")), members
+        members = _members(skops_io.dumps(value), type_name(type(value)))
+        return json.loads(bytes(members.pop("schema.json"))), members
     context = SaveContext(zip_file=members)
     state = get_state(value, context)
     context.clear_memo()
@@ -124,9 +159,9 @@ def dump(value: Any) -> Encoded:
             "or save it to a "
             "file and return its Path"
         ) from exc
-    plain = _canonical(schema, members)
+    archive = _canonical(schema, members)
     # What nobody could load is refused now rather than in the next task.
-    if unknown := _untrusted(_parsed(_SchemaAlone(schema), plain)[0], ()):
+    if unknown := _untrusted(_parsed(_SchemaAlone(schema), lambda: b"".join(archive))[0], ()):
         own = [
             name
             for name in unknown
@@ -136,14 +171,15 @@ def dump(value: Any) -> Encoded:
             raise UnsupportedTypeError(
                 f"{type_name(type(value))} holds {unknown}, which is never loaded back"
             )
-    compressed = zstandard.ZstdCompressor(level=1, threads=_THREADS).compress(plain)
+    compressor = zstandard.ZstdCompressor(level=1, threads=_THREADS).compressobj(size=archive.size_bytes)
+    compressed = [*map(compressor.compress, archive), compressor.flush()]
     return Encoded(
-        parts=[memoryview(compressed)],
+        parts=[memoryview(part) for part in compressed if part],
         schema={
             "class": type_name(type(value)),
             "params": _params(value),
             "needs": unknown[:20],
-            UNPACKED: _unpacked(plain, type_name(type(value))),
+            UNPACKED: archive.size_bytes + _unpacked(members, type_name(type(value))),
         },
         preview=preview.short(_summary(value), 400),
         type=type_name(type(value)),
@@ -153,35 +189,41 @@ def dump(value: Any) -> Encoded:
 
 def load(data: memoryview, info: Stored) -> Any:
     plain = _decompressed(data, info)
-    check_unpacked(_unpacked(plain, info.name), info)
+    archive = _members(plain, info.name)
+    check_unpacked(len(plain) + _unpacked(archive, info.name), info)
     wrong = f"the estimator {info.name!r} is not laid out as skops does"
-    with zipfile.ZipFile(io.BytesIO(plain)) as archive:
-        try:
-            found, build = _parsed(archive, plain)
-        except Exception as exc:
-            raise ArtifactCorruptError(f"{wrong}: {exc}") from exc
-        # Judged before anything that the archive names is imported.
-        if refused := _untrusted(found, info.allowed_classes):
-            raise UntrustedTypeError(
-                f"the estimator {info.name!r} holds {', '.join(refused)}; if these are yours, add them to "
-                "[ml_provider] allowed_classes"
-            )
-        try:
-            return build()
-        except skops_io.exceptions.UntrustedTypesFoundException as exc:
-            raise UntrustedTypeError(f"the estimator {info.name!r} is refused by skops: {exc}") from exc
-        except (zipfile.BadZipFile, RecursionError, MemoryError) as exc:
-            raise ArtifactCorruptError(f"{wrong}: {exc}") from exc
+    try:
+        found, build = _parsed(archive, lambda: plain)
+    except Exception as exc:
+        raise ArtifactCorruptError(f"{wrong}: {exc}") from exc
+    # Judged before anything that the archive names is imported.
+    if refused := _untrusted(found, info.allowed_classes):
+        raise UntrustedTypeError(
+            f"the estimator {info.name!r} holds {', '.join(refused)}; if these are yours, add them to "
+            "[ml_provider] allowed_classes"
+        )
+    try:
+        return build()
+    except skops_io.exceptions.UntrustedTypesFoundException as exc:
+        raise UntrustedTypeError(f"the estimator {info.name!r} is refused by skops: {exc}") from exc
+    except (zipfile.BadZipFile, RecursionError, MemoryError) as exc:
+        raise ArtifactCorruptError(f"{wrong}: {exc}") from exc
 
 
-def _parsed(archive: zipfile.ZipFile | _SchemaAlone, plain: bytes) -> tuple[list[str], Callable[[], Any]]:
-    """Return the types that skops does not trust by itself, and what builds the value with these trusted."""
+def _parsed(
+    archive: _Members | _SchemaAlone, plain: Callable[[], bytes]
+) -> tuple[list[str], Callable[[], Any]]:
+    """
+    Return the types that skops does not trust by itself, and what builds the value with these trusted.
+
+    :param plain: Returns all bytes of the archive.
+    """
     try:
         from skops.io._audit import get_tree
         from skops.io._utils import read_schema
     except ImportError:  # a release of skops that keeps them elsewhere: it reads the archive twice
-        found = list(skops_io.get_untrusted_types(data=plain))
-        return found, lambda: skops_io.loads(plain, trusted=found)
+        found = list(skops_io.get_untrusted_types(data=plain()))
+        return found, lambda: skops_io.loads(plain(), trusted=found)
     schema, context = read_schema(archive)
     tree = get_tree(schema, context, trusted=None)
     found = sorted(tree.get_unsafe_set())
@@ -202,35 +244,62 @@ def _decompressed(data: memoryview, info: Stored) -> bytes:
         raise ArtifactCorruptError(f"the estimator {info.name!r} cannot be decompressed: {exc}") from exc
 
 
-def _unpacked(plain: bytes, name: str) -> int:
+def _members(plain: bytes, name: str) -> _Members:
     """
-    Return how many bytes an archive takes with all that is compressed inside of it.
+    Find the members of an archive.
 
-    :raises ArtifactCorruptError: if a member is not stored as it is, or an array claims more than is there.
+    :raises ArtifactCorruptError: if it is none, or a member is compressed or not all there.
     """
-    stored = total = 0
+    found = _Members()
+    stored = 0
     try:
         with zipfile.ZipFile(io.BytesIO(plain)) as archive:
             for member in archive.infolist():
+                shown = f"{name!r} holds a member {member.filename[:100]!r}"
                 if member.compress_type != zipfile.ZIP_STORED:
-                    raise ArtifactCorruptError(
-                        f"{name!r} holds a compressed member {member.filename[:100]!r}"
-                    )
+                    raise ArtifactCorruptError(f"{shown} that is compressed")
                 stored += member.file_size
                 if stored > len(plain):
                     raise ArtifactCorruptError(f"the members of {name!r} are longer than its archive")
-                if member.filename.endswith(".npy"):
-                    _check_array(_beginning(memoryview(plain), member), member)
-                elif member.filename.endswith(".npz"):
-                    with archive.open(member) as file, zipfile.ZipFile(file) as inner:
-                        for part in inner.infolist():
-                            total += part.file_size
-                            if part.filename.endswith(".npy"):
-                                with inner.open(part) as array:
-                                    _check_array(array.read(_MAX_HEADER_BYTES), part)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, RuntimeError) as exc:
+                content = _stored(memoryview(plain), member)
+                if content.nbytes != member.file_size:
+                    raise ArtifactCorruptError(f"{shown} that is cut off")
+                found[member.filename] = content
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as exc:
         raise ArtifactCorruptError(f"the estimator {name!r} is not a whole archive: {exc}") from exc
-    return len(plain) + total
+    return found
+
+
+def _stored(plain: memoryview, member: zipfile.ZipInfo) -> memoryview:
+    """Return a member that is stored as it is; to open and read each takes ten times as long."""
+    start = member.header_offset
+    # APPNOTE 4.3.7: the name and an extra field follow 30 bytes, which end with the lengths of both.
+    lengths = plain[start + 26 : start + 30]
+    start += 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+    return plain[start : start + member.file_size]
+
+
+def _unpacked(members: _Members, name: str) -> int:
+    """
+    Return how many bytes more an archive takes with all that is compressed inside of its members.
+
+    :raises ArtifactCorruptError: if an array claims more than is there.
+    """
+    total = 0
+    for member, content in members.items():
+        if member.endswith(".npy"):
+            _check_array(content[:_MAX_HEADER_BYTES], member, content.nbytes)
+        elif member.endswith(".npz"):
+            try:
+                with zipfile.ZipFile(io.BytesIO(content)) as inner:
+                    for part in inner.infolist():
+                        total += part.file_size
+                        if part.filename.endswith(".npy"):
+                            with inner.open(part) as array:
+                                _check_array(array.read(_MAX_HEADER_BYTES), part.filename, part.file_size)
+            except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, RuntimeError) as exc:
+                raise ArtifactCorruptError(f"{member!r} in {name!r} is not a whole archive: {exc}") from exc
+    return total
 
 
 _ARRAY = re.compile(
@@ -238,16 +307,7 @@ _ARRAY = re.compile(
 )
 
 
-def _beginning(plain: memoryview, member: zipfile.ZipInfo) -> memoryview:
-    """Return what a member that is stored as it is begins with; to open each takes ten times as long."""
-    start = member.header_offset
-    # APPNOTE 4.3.7: the name and an extra field follow 30 bytes, which end with the lengths of both.
-    lengths = plain[start + 26 : start + 30]
-    start += 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-    return plain[start : start + min(member.file_size, _MAX_HEADER_BYTES)]
-
-
-def _check_array(start: bytes | memoryview, member: zipfile.ZipInfo) -> None:
+def _check_array(start: bytes | memoryview, member: str, size_bytes: int) -> None:
     """Compare what the header of an array promises with the size of its member."""
     long = start[:8] == b"\x93NUMPY\x02\x00"
     begins = 12 if long else 10
@@ -263,10 +323,8 @@ def _check_array(start: bytes | memoryview, member: zipfile.ZipInfo) -> None:
             + length
             + _item_size(match[1]) * math.prod(int(part) for part in match[2].split(b",") if part.strip())
         )
-    if promised != member.file_size:
-        raise ArtifactCorruptError(
-            f"an array in {member.filename[:100]!r} of {promised:,} bytes, got {member.file_size:,}"
-        )
+    if promised != size_bytes:
+        raise ArtifactCorruptError(f"an array in {member[:100]!r} of {promised:,} bytes, got {size_bytes:,}")
 
 
 @functools.lru_cache(maxsize=64)
@@ -280,7 +338,7 @@ def _item_size(described: bytes) -> int:
     return dtype.itemsize
 
 
-def _canonical(schema: dict[str, Any], members: Mapping[str, bytes]) -> bytes:
+def _canonical(schema: dict[str, Any], members: _Members) -> _Parts:
     numbers: dict[int, int] = {}
     files: dict[str, str] = {}
     count = 0
@@ -312,8 +370,8 @@ def _canonical(schema: dict[str, Any], members: Mapping[str, bytes]) -> bytes:
                 renumber(item)
 
     renumber(schema)
-    result = io.BytesIO()
-    with zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as target:
+    result = _Parts()
+    with zipfile.ZipFile(cast("Any", result), "w", zipfile.ZIP_STORED) as target:
         written = set()
         for old, new in files.items():
             if new not in written:
@@ -322,7 +380,7 @@ def _canonical(schema: dict[str, Any], members: Mapping[str, bytes]) -> bytes:
         for name in sorted(set(members) - set(files)):
             target.writestr(zipfile.ZipInfo(name), members[name])
         target.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema))
-    return result.getvalue()
+    return result
 
 
 def _params(value: Any) -> dict[str, Any]:

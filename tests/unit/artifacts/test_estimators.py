@@ -2,11 +2,14 @@
 # ruff: noqa: E501 - tables of values
 from __future__ import annotations
 
+import io
 import sys
+import zipfile
 from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -14,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from airflow_ml_provider.artifacts.codecs.skops import skops_io
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import UntrustedTypeError
 from tests.unit.artifacts.conftest import KEY
@@ -80,4 +84,17 @@ def test_a_skops_that_keeps_its_parts_elsewhere_writes_and_reads_the_same(
         back = store.load(fast)
 
     assert slow.digest == fast.digest
+    assert np.array_equal(back.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("model", ESTIMATORS, ids=lambda model: type(model).__name__)
+def test_what_is_stored_is_an_archive_that_skops_reads_itself(store: ArtifactStore, model: Any) -> None:
+    model.fit(X, y)
+    stored = store.path(store.save(model, "task")).read_bytes()
+
+    plain = zstandard.ZstdDecompressor().decompress(stored)
+
+    with zipfile.ZipFile(io.BytesIO(plain)) as archive:
+        assert archive.testzip() is None
+    back = skops_io.loads(plain, trusted=skops_io.get_untrusted_types(data=plain))
     assert np.array_equal(back.predict_proba(X), model.predict_proba(X))
