@@ -91,6 +91,15 @@ class Bench:
         return {"kind": "frame", "rows": self.sizes.rows}
 
     @property
+    def array(self) -> dict[str, Any]:
+        return {"kind": "array", "mib": self.sizes.array_mib}
+
+    @property
+    def forest(self) -> dict[str, Any]:
+        keep = str(self.folder / "forest.pickle")
+        return {"kind": "forest", "trees": self.sizes.trees, "rows": self.sizes.forest_rows, "keep": keep}
+
+    @property
     def bucket(self) -> bucket.Bucket:
         """The S3 server, started when first asked for."""
         if self._bucket is None:
@@ -144,9 +153,10 @@ class Bench:
         them: tuple[Worker, str, dict[str, Any]],
         limit: float | None,
         options: dict[str, Any] | None = None,
+        module: str = "ours",
     ) -> Row:
-        """Let ours and one other save and load the same value in turn."""
-        sides = {"ours": (self.ours(), f"{_CONTESTANTS}.ours", options or {}), "theirs": them}
+        """Let ours, or another module in our environment, and one other save and load a value in turn."""
+        sides = {"ours": (self.ours(), f"{_CONTESTANTS}.{module}", options or {}), "theirs": them}
         seen: dict[str, dict[str, Any]] = {}
         split: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
 
@@ -225,7 +235,7 @@ def frame_s3(bench: Bench) -> Iterator[Row]:
 
 def array_local(bench: Bench) -> Iterator[Row]:
     """A float32 array on local files."""
-    value = {"kind": "array", "mib": bench.sizes.array_mib}
+    value = bench.array
     peer: list[Any] = [("joblib.Memory", 0.6, lambda: _peer(bench, "joblib", "joblib_memory"))]
     case = f"{bench.sizes.array_mib} MiB float32 array"
     yield from _duels(bench, case, value, peer)
@@ -235,13 +245,7 @@ def array_local(bench: Bench) -> Iterator[Row]:
 
 def forest(bench: Bench) -> Iterator[Row]:
     """A random forest, in the safe format of both and as pickle."""
-    sizes = bench.sizes
-    value = {
-        "kind": "forest",
-        "trees": sizes.trees,
-        "rows": sizes.forest_rows,
-        "keep": str(bench.folder / "forest.pickle"),
-    }
+    value = bench.forest
     safe = [("MLflow log_model", 1.1, lambda: _mlflow(bench, "skops"))]
     yield from _duels(bench, "random forest, safe format", value, safe)
     yield from _duels(
@@ -253,17 +257,42 @@ def forest(bench: Bench) -> Iterator[Row]:
     )
 
 
+def floors(bench: Bench) -> Iterator[Row]:
+    """The least that writes and reads a value here, beside those whose targets it bounds; not the store."""
+    dagster = ("Dagster fs IO manager", None, lambda: _peer(bench, "dagster", "dagster_files"))
+    metaflow = ("Metaflow", None, lambda: (_metaflow(bench), f"{_CONTESTANTS}.metaflow_store", {}))
+    mlflow = ("MLflow artifacts", None, lambda: _mlflow(bench))
+    joblib = ("joblib.Memory", None, lambda: _peer(bench, "joblib", "joblib_memory"))
+    pickled = ("MLflow log_model", None, lambda: _mlflow(bench, "pickle"))
+    table: list[tuple[str, dict[str, Any], list[Any], dict[str, Any]]] = [
+        (
+            "floor: Arrow file, lz4",
+            bench.frame,
+            [dagster, metaflow, mlflow],
+            {"format": "arrow", "compression": "lz4"},
+        ),
+        ("floor: Arrow file, as it is", bench.frame, [dagster], {"format": "arrow", "compression": None}),
+        ("floor: array file", bench.array, [joblib], {"format": "npy"}),
+        ("floor: array file, hashed", bench.array, [joblib], {"format": "npy", "hashed": True}),
+        ("floor: pickle file", bench.forest, [pickled], {"format": "pickle"}),
+        ("floor: pickle file, hashed", bench.forest, [pickled], {"format": "pickle", "hashed": True}),
+    ]
+    for case, value, others, options in table:
+        yield from _duels(bench, case, value, others, options, "bare")
+
+
 def _duels(
     bench: Bench,
     case: str,
     value: dict[str, Any],
     others: list[Any],
     options: dict[str, Any] | None = None,
+    module: str = "ours",
 ) -> Iterator[Row]:
     for against, limit, open_other in others if bench.peers else others[:1]:
         try:
             them = open_other() if bench.peers else None
-            yield bench.duel(case, against, value, them, limit, options)  # type: ignore[arg-type]
+            yield bench.duel(case, against, value, them, limit, options, module)  # type: ignore[arg-type]
         except (CaseFailedError, RuntimeError) as exc:
             yield Row(case, against, limit=limit, skipped=_short(exc))
 
@@ -326,7 +355,7 @@ def memory(bench: Bench) -> Iterator[Row]:
     module = f"{_CONTESTANTS}.ours"
     for name, value, warm, limits in (
         ("frame", bench.frame, {"kind": "frame", "rows": 5000}, (0.5, 2.3)),
-        ("array", {"kind": "array", "mib": bench.sizes.array_mib}, {"kind": "array", "mib": 2}, (0.1, 1.1)),
+        ("array", bench.array, {"kind": "array", "mib": 2}, (0.1, 1.1)),
     ):
         folder = bench.fresh()
         token: Any = None
@@ -499,6 +528,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "s3": frame_s3,
     "array": array_local,
     "forest": forest,
+    "floors": floors,
     "inline": inline,
     "memory": memory,
     "runs": ten_runs,
