@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -637,12 +638,16 @@ class _Session:
         entry, encoded = self._dump(value, entry, forced)
         self._check_limit(name, encoded)
         facts = self._facts
+        shown = facts.preview and self._store.previews
+        masks = (*self._store.mask, *facts.mask)
         schema = encoded.schema
+
+        def described() -> Any:
+            return with_statistics(schema, value, masks) if shown else schema
+
         parts: tuple[str, ...] = ()
         if isinstance(encoded, chunks.Cut):
-            written = chunks.write(
-                self._store.objects, self._store.signer, part_name(name), encoded, self._put
-            )
+            written, schema = self._write(part_name(name), encoded, described)
             digest, size_bytes, parts = written.digest, written.size_bytes, written.parts
             schema = {**(schema or {}), UNPACKED: written.unpacked_bytes}
             if written.head is not None:
@@ -653,12 +658,9 @@ class _Session:
             finally:
                 if encoded.temporary and isinstance(encoded.parts, Path):
                     scratch.discard(encoded.parts)
+            schema = described()
         if again := self._earlier.get((part_name(name), digest, entry.format)):
             return again
-        shown = facts.preview and self._store.previews
-        masks = (*self._store.mask, *facts.mask)
-        if shown:
-            schema = with_statistics(schema, value, masks)
         named = registry.public_type_name(type(value) if value_type is None else value_type)
         ref = ArtifactRef(
             name=part_name(name),
@@ -681,6 +683,20 @@ class _Session:
         )
         self._pending.append(ref)
         return ref
+
+    def _write(self, name: str, cut: chunks.Cut, described: Callable[[], Any]) -> tuple[chunks.Written, Any]:
+        """Store a value in pieces, and describe it while the disk or the network takes them."""
+        objects, signer = self._store.objects, self._store.signer
+        found: Future[Any] | None = None
+        with ThreadPoolExecutor(1) as aside:
+
+            def put(parts: list[memoryview], maybe_there: bool) -> tuple[str, int]:
+                nonlocal found
+                found = aside.submit(described)
+                return self._put(parts, maybe_there)
+
+            written = chunks.write(objects, signer, name, cut, put)
+            return written, described() if found is None else found.result()
 
     def _dump(
         self, value: Any, entry: registry.CodecEntry, forced: bool

@@ -268,8 +268,10 @@ class _Columns:
         nulls = int(np.count_nonzero(missing))
         if nulls:
             lengths[missing] = 0
-        offsets = np.zeros(rows + 1, np.int64 if _has_long_offsets(kind) else np.int32)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = np.empty(rows + 1, np.int64 if _has_long_offsets(kind) else np.int32)
+        offsets[0] = 0
+        offsets[1:] = lengths
+        np.cumsum(offsets, out=offsets)
         if offsets[-1] != content.size:
             raise ArtifactCorruptError(f"{self._whose} has text that is not as long as it says")
         valid = pa.py_buffer(np.packbits(~missing, bitorder="little")) if nulls else None

@@ -30,6 +30,8 @@ Described = dict[str, Any]
 _MAX_SCHEMA_COLUMNS = 200
 # More columns than these are slow to work with where each has memory of its own.
 _MAX_SEPARATE_COLUMNS = 100
+# Forms of columns that do not share memory with the Arrow columns that they are made of.
+_MADE_ANEW = frozenset({"masked", "datetimetz", "period", "objects", "arrays"})
 _NAT = np.iinfo(np.int64).min
 
 
@@ -117,7 +119,8 @@ def from_arrow(
             arrays[number] = taken
             continue
         array = _make(column, table)
-        array = array.copy() if takes_over else array
+        if takes_over and column["as"] not in _MADE_ANEW:
+            array = array.copy()
         # A bare array of objects would be looked through for text.
         arrays[number] = pd.Series(array, index=index, dtype=object) if array.dtype == object else array
     # Copying gathers columns of one type into blocks that the user may write to.
@@ -129,16 +132,25 @@ def from_arrow(
 
 def _taken_over(column: Described, table: Picked) -> Any:
     """Return the memory of a column as an array that can be written to; None if it must be copied."""
-    if column["as"] != "numpy":
-        return None
     chunks = table.column(column["at"]).chunks
-    dtype = np.dtype(column["dtype"])
-    if len(chunks) != 1 or chunks[0].null_count or not pa.types.is_primitive(chunks[0].type):
+    if len(chunks) != 1:
         return None
-    data = chunks[0].buffers()[1]
-    if chunks[0].type.bit_width != 8 * dtype.itemsize or not data.is_mutable:
+    if column["as"] == "numpy":
+        return _memory_of(chunks[0], column["dtype"])
+    if column["as"] != "category":
         return None
-    return np.frombuffer(data, dtype, count=len(chunks[0]), offset=chunks[0].offset * dtype.itemsize)
+    codes = _memory_of(chunks[0].indices, column["codes"])
+    return None if codes is None else _categories(codes, chunks[0].dictionary, column)
+
+
+def _memory_of(array: Any, dtype: str) -> Any:
+    kind = np.dtype(dtype)
+    if array.null_count or not pa.types.is_primitive(array.type) or array.type.bit_width != 8 * kind.itemsize:
+        return None
+    data = array.buffers()[1]
+    if not data.is_mutable:
+        return None
+    return np.frombuffer(data, kind, count=len(array), offset=array.offset * kind.itemsize)
 
 
 def choose(described: Described, wanted: Sequence[Any], whose: str) -> Described:
@@ -570,9 +582,7 @@ def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911, PLR0912
     if form == "arrays":
         return _restore_arrays(array, np.dtype(described["dtype"]))
     if form == "category":
-        categories = _make_index(_first(described["of"]), pa.table({"level": array.dictionary}))
-        dtype = pd.CategoricalDtype(categories, ordered=described["ordered"])
-        return pd.Categorical.from_codes(_codes_back(array, described["codes"]), dtype=dtype, validate=False)
+        return _categories(_codes_back(array, described["codes"]), array.dictionary, described)
     if form == "datetimetz":
         numbers = array.cast(pa.int64())
         numbers = numbers.fill_null(_NAT) if numbers.null_count else numbers
@@ -605,6 +615,12 @@ def _restore(array: Any, described: Described) -> Any:  # noqa: PLR0911, PLR0912
         values = filled.to_numpy(zero_copy_only=False).astype(dtype.numpy_dtype)
         return dtype.construct_array_type()(values, mask)
     raise UnsupportedFormatError(f"a column in the unknown form {form!r}; a newer release wrote it")
+
+
+def _categories(codes: Any, values: Any, described: Described) -> Any:
+    categories = _make_index(_first(described["of"]), pa.table({"level": values}))
+    dtype = pd.CategoricalDtype(categories, ordered=described["ordered"])
+    return pd.Categorical.from_codes(codes, dtype=dtype, validate=False)
 
 
 def _restore_sparse(array: Any, described: Described) -> Any:

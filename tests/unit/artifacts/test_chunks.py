@@ -482,13 +482,29 @@ def test_inserted_rows_move_no_cut_but_their_own(store: ArtifactStore, columns: 
 
 def test_a_loaded_frame_can_be_written_to_and_its_columns_stay_apart(store: ArtifactStore) -> None:
     value = pd.DataFrame(
-        {"a": BASE["x"], "b": BASE["x"], "c": BASE["when"], "d": BASE["kind"], "e": BASE["maybe"]}
+        {
+            "a": BASE["x"],
+            "b": BASE["x"],
+            "c": BASE["when"],
+            "d": BASE["kind"],
+            "e": BASE["maybe"],
+            "f": BASE["flag"],
+            "g": BASE["word"],
+            "h": BASE["when"].dt.tz_localize("Europe/Paris", ambiguous=False, nonexistent="shift_forward"),
+            "i": BASE["when"].dt.to_period("D"),
+            "j": BASE["flag"].astype("boolean"),
+            "k": BASE["kind"].where(BASE["flag"]),
+            "l": BASE["y"].astype("Int64"),
+            "m": BASE["when"].dt.date,
+        }
     )
     ref = store.save(value, "task")
 
     back = store.load(ref)
     for column in back.columns:
         back.iloc[5, back.columns.get_loc(column)] = value[column].iloc[7]
+        assert same(back[column][5:6].reset_index(drop=True), value[column][7:8].reset_index(drop=True))
+        assert same(back[column][6:], value[column][6:])
     back["a"] *= 2
 
     assert back["b"].iloc[5] == value["b"].iloc[7]
