@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.signing import Signer
 
 # Beside its own pack, a version is read from so many at most.
-MAX_EARLIER_PACKS = 8
+MAX_EARLIER_PACKS = 9
 # Of the bytes that are read for a version so many are needed, at least.
 MIN_USE = 2 / 3
 

@@ -200,6 +200,45 @@ def test_equal_tables_have_equal_digests_whatever_they_were_stored_after(store: 
     assert after_another.size_bytes == alone.size_bytes
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_cuts_are_the_least_hashes_within_reach_and_the_first_of_equal_ones(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    places = np.unique(random.integers(0, 300, random.integers(0, 60))).tolist()
+    hashes = random.integers(0, random.choice([2, 10, 1000]), len(places)).tolist()
+    reach = int(random.integers(1, 60))
+    ranked = list(zip(hashes, places, strict=True))
+    expected = [
+        place
+        for own, place in ranked
+        if not any((own, place) > other for other in ranked if abs(other[1] - place) <= reach)
+    ]
+
+    assert arrow_chunks._least(places, hashes, reach) == expected
+
+
+@pytest.mark.parametrize("change", ["a block changed", "rows inserted", "rows removed", "rows appended"])
+def test_no_cut_moves_that_is_out_of_reach_of_a_change(change: str) -> None:
+    value = CHANGES[change][0]
+    first = N if change == "rows appended" else 35_000
+    reach = round(arrow_chunks._REACH * (1 << arrow_chunks._ROWS_LOG2))
+    before, after = (arrow_chunks._bounds(pa.Table.from_pandas(each)) for each in (BASE, value))
+
+    moved = len(value) - N
+    assert [cut for cut in after if cut < first - reach] == [cut for cut in before if cut < first - reach]
+    assert [cut - moved for cut in after if cut > first + 200 + reach + max(0, moved)] == [
+        cut for cut in before if cut > first + 200 + reach + max(0, moved) - moved
+    ]
+
+
+def test_stretches_are_alike_in_length() -> None:
+    lengths = np.diff(arrow_chunks._bounds(pa.Table.from_pandas(BASE)))
+
+    assert lengths[1:-1].min() > arrow_chunks._REACH * (1 << arrow_chunks._ROWS_LOG2)
+    assert lengths.max() <= 4 << arrow_chunks._ROWS_LOG2
+    # The stretch that a row lies in is hardly longer than the others; of random cuts it is twice as long.
+    assert (lengths**2).sum() / lengths.sum() < 1.3 * lengths.mean()
+
+
 def test_a_hundred_versions_are_read_from_few_packs_and_few_bytes(store: ArtifactStore) -> None:
     value = BASE
     refs = []
