@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,8 @@ from demo.errors import ApiError
 
 Json = dict[str, Any]
 PAGE = 100  # rows; Airflow's own limit of a page
+REFUSALS = 5
+REFUSED_WAIT = 2.0  # seconds
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
@@ -33,7 +36,22 @@ class AirflowApi:
         self._http.close()
 
     def request(self, method: str, path: str, **options: Any) -> Any:
-        """Return what the server answers, decoded. Raises ApiError unless that is a success."""
+        """
+        Return what the server answers, decoded. Raises ApiError unless that is a success.
+
+        What can be asked twice is asked again where the database refused: of two components that write at the
+        same time, SQLite refuses one at once if it read before the other wrote, however long it may wait.
+        """
+        for _ in range(REFUSALS):
+            try:
+                return self._request(method, path, **options)
+            except ApiError as exc:
+                if method == "POST" or not _is_of_the_database(exc):
+                    raise
+            time.sleep(REFUSED_WAIT)
+        return self._request(method, path, **options)
+
+    def _request(self, method: str, path: str, **options: Any) -> Any:
         for _ in range(2):
             if self._token is None:
                 self._token = self._send("GET", "/auth/token")["access_token"]
@@ -169,6 +187,10 @@ class AirflowApi:
         )
         answer = self.request("GET", path, params={"full_content": True, "map_index": task["map_index"]})
         return [line for row in answer["content"] for line in log_lines(row)]
+
+
+def _is_of_the_database(exc: ApiError) -> bool:
+    return exc.status == httpx.codes.INTERNAL_SERVER_ERROR and '"Database error"' in str(exc)
 
 
 def log_lines(row: Json | str) -> Iterator[str]:

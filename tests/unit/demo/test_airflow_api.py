@@ -20,6 +20,7 @@ TOTAL = 250
 class FakeAirflow(ThreadingHTTPServer):
     tokens_given = 0
     expired: frozenset[str] = frozenset()
+    refusals = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,6 +41,14 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"dag_runs": rows, "total_entries": TOTAL})
         else:
             self.answer(404, {"detail": "The DAG with ID 'x' was not found"})
+
+    def do_PUT(self) -> None:
+        self.server.refusals -= 1
+        refused = {"detail": {"reason": "Database error", "message": "Serious error"}}
+        self.answer(*((500, refused) if self.server.refusals >= 0 else (200, {"id": 8})))
+
+    def do_POST(self) -> None:
+        self.do_PUT()
 
     def answer(self, status: int, body: object) -> None:
         content = json.dumps(body).encode()
@@ -128,3 +137,22 @@ def test_a_server_that_is_not_there_is_an_error_with_its_address() -> None:
 )
 def test_a_log_row_is_written_for_a_reader(row: object, lines: list[str]) -> None:
     assert list(log_lines(row)) == lines  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "refusals", "answered"), [("PUT", 5, True), ("PUT", 6, False), ("POST", 1, False)]
+)
+def test_what_the_database_refused_is_asked_again_where_it_can_be_asked_twice(
+    server: FakeAirflow, monkeypatch: pytest.MonkeyPatch, method: str, refusals: int, answered: bool
+) -> None:
+    monkeypatch.setattr("demo.airflow_api.REFUSED_WAIT", 0.0)
+    server.refusals = refusals
+    api = AirflowApi(f"http://127.0.0.1:{server.server_port}")
+
+    if answered:
+        assert api.request(method, "/backfills/8/cancel") == {"id": 8}
+    else:
+        with pytest.raises(ApiError, match="Database error") as raised:
+            api.request(method, "/backfills/8/cancel")
+        assert raised.value.status == 500
+    assert server.refusals == (-1 if answered else 0)
