@@ -31,7 +31,7 @@ MIN_BYTES = 4 << 20
 # Rows in a stretch, about, as a power of two, for tables up to 2 million rows; then more.
 _ROWS_LOG2 = 13
 _STRETCHES_LOG2 = 8
-# Rows on either side of a cut whose hashes are greater, as a share of those; cuts are twice as far apart, on
+# Rows on either side of a cut whose hashes are greater, over those above; cuts are twice as far apart, on
 # average. Where rows are cut whose hash begins with zeros, stretches differ more in length, so that a change
 # falls into a longer one: a block of 1% costs 2.8% of a table then, and 2.2% so.
 _REACH = 5 / 8
