@@ -47,9 +47,7 @@ class Source(Protocol):
     """
 
     private: bool
-
-    @property
-    def schema(self) -> pa.Schema: ...
+    schema: pa.Schema
 
     def read(self, positions: list[int] | None, rows: slice | None) -> pa.Table:
         """
@@ -60,6 +58,12 @@ class Source(Protocol):
 
     def columns(self, positions: list[int], rows: slice, whole: list[int]) -> dict[int, pa.ChunkedArray]:
         """Return a part of the rows of some columns, and all rows of others; by position."""
+        both = sorted({*positions, *whole})
+        table = self.read(both, None) if both else pa.table({})  # an empty list would mean all
+        return {
+            position: column if position in whole else column[rows]
+            for position, column in zip(both, table.columns, strict=True)
+        }
 
 
 def dump(value: Any) -> Encoded:
@@ -198,22 +202,7 @@ def load_part(data: memoryview, info: Stored, part: Part) -> Any:
     return restore(_File(pa.py_buffer(data)), info, part)
 
 
-class TableSource:
-    """What reads whole columns at least as well as some of their rows."""
-
-    def read(self, positions: list[int] | None, rows: slice | None) -> pa.Table:
-        raise NotImplementedError
-
-    def columns(self, positions: list[int], rows: slice, whole: list[int]) -> dict[int, pa.ChunkedArray]:
-        both = sorted({*positions, *whole})
-        table = self.read(both, None) if both else pa.table({})  # an empty list would mean all
-        return {
-            position: column if position in whole else column[rows]
-            for position, column in zip(both, table.columns, strict=True)
-        }
-
-
-class _File(TableSource):
+class _File(Source):
     private = False
 
     def __init__(self, content: pa.Buffer) -> None:

@@ -426,9 +426,10 @@ def _turn(array: Any, where: str) -> tuple[Any, Described]:  # noqa: PLR0911 - o
         }
     if isinstance(array, (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)):
         data: Any = array
-        values = np.where(data._mask, data.dtype.type(0), data._data) if data._hasna else data._data
+        missing = _if_any(data._mask)
+        values = data._data if missing is None else np.where(missing, data.dtype.type(0), data._data)
         # NaN is a number here, and NA is none.
-        stored = pa.array(np.ascontiguousarray(values), mask=_if_any(data._mask), from_pandas=False)
+        stored = pa.array(np.ascontiguousarray(values), mask=missing, from_pandas=False)
         return stored, {"as": "masked", "dtype": str(dtype)}
     if isinstance(dtype, pd.SparseDtype):
         return _turn_sparse(array, where)

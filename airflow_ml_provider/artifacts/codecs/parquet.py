@@ -383,7 +383,7 @@ def _places(values: pa.Array, among: pa.Array) -> pa.Array:
 # -- reading
 
 
-class _File(arrow.TableSource):
+class _File(arrow.Source):
     """The columns of a Parquet file as they were before it; by default all of its row groups."""
 
     private = False

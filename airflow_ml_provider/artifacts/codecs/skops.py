@@ -80,7 +80,7 @@ class _Members(dict[str, memoryview]):
     """
     The members of an archive by name, as skops writes and reads them; none is copied before it is read.
 
-    Nor is its checksum compared: all of an archive was, by its hash.
+    Nor is its checksum compared: all of an archive was, by its hash, unless the deployment relaxed that.
     """
 
     def writestr(self, name: str, data: Any) -> None:
