@@ -63,15 +63,6 @@ def discard(path: Path) -> None:
         path.parent.rmdir()
 
 
-def remove_local_copies() -> None:
-    """Remove the files that this process loaded from the store, before it ends."""
-    global _folder  # noqa: PLW0603
-    with _lock:
-        if _folder is not None:
-            _remove(_folder, _owner)
-            _folder = None
-
-
 def _remove(path: Path, owner: int) -> None:
     if owner == os.getpid():  # a forked child ends before its parent
         shutil.rmtree(path, ignore_errors=True)

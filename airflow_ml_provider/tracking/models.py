@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from airflow_ml_provider.artifacts import scratch
 from airflow_ml_provider.artifacts.libraries import import_skops
 
 _LOGGED = re.compile(r"models:/(m-[^/@]+)")
@@ -134,16 +135,15 @@ class ModelRef:
         with session_for(mlflow_conn_id=self.mlflow_conn_id, tracking_uri=self.tracking_uri):
             import mlflow
 
+            files = _fetched(self)
             flavor = "pyfunc" if as_pyfunc else self.flavor
             if flavor not in _FLAVORS:  # not said, or by a later release
-                stored = mlflow.models.get_model_info(self.model_uri).flavors
+                stored = mlflow.models.get_model_info(files).flavors
                 flavor = next(
                     (name for name in ("sklearn", "xgboost", "lightgbm") if name in stored), "pyfunc"
                 )
-            if flavor == "pyfunc":
-                return load_pyfunc(self)
-            prepare_reading(flavor)
-            return importlib.import_module(f"mlflow.{flavor}").load_model(self.model_uri)
+            prepare_reading(self.flavor if flavor == "pyfunc" else flavor)
+            return importlib.import_module(f"mlflow.{flavor}").load_model(files)
 
 
 def on_load(observe: Callable[[ModelRef], None]) -> None:
@@ -157,7 +157,19 @@ def load_pyfunc(ref: ModelRef) -> Any:
     import mlflow
 
     prepare_reading(ref.flavor)
-    return mlflow.pyfunc.load_model(ref.model_uri)
+    return mlflow.pyfunc.load_model(_fetched(ref))
+
+
+def _fetched(ref: ModelRef) -> str:
+    """
+    Copy the model's files to a folder that is removed when this process ends: it may read them later.
+
+    What MLflow copies to a place of its own choice stays on the worker for ever.
+    """
+    import mlflow
+
+    files: str = mlflow.artifacts.download_artifacts(ref.model_uri, dst_path=str(scratch.folder()))
+    return files
 
 
 def prepare_reading(flavor: str | None) -> None:

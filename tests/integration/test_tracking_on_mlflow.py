@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LinearRegression
 
 from airflow_ml_provider.exceptions import MlflowUnavailableError
 from airflow_ml_provider.tracking.client import connect
@@ -39,6 +40,15 @@ with task_run(connect(uri), experiment=experiment, identity=identity) as run:
         signal.signal(signal.SIGTERM, lambda *_: (run.kill(), os._exit(1)))
     print(run.run_id, flush=True)
     time.sleep(120)
+"""
+
+
+LOAD = """
+import sys
+from airflow_ml_provider import ModelRef
+
+model = ModelRef.coerce(sys.argv[1]).load(as_pyfunc=sys.argv[2] == "pyfunc")
+assert model.predict([[3.0]]).round(6).tolist() == [3.0]
 """
 
 
@@ -134,6 +144,18 @@ def test_from_training_to_champion(client, name):
     assert month(2, ["a", "b"])
     assert not month(3, ["c"])
     assert alias_version(client, name, "champion") == "2"
+
+
+@pytest.mark.parametrize("kind", ["library", "pyfunc"])
+def test_loading_a_model_leaves_no_copy_on_the_worker(uri, client, name, tmp_path, kind):
+    with task_run(client, experiment=name, identity=TaskIdentity("d", "r1", "fit")):
+        ref = log_model(LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0]))
+    subprocess.run(
+        [sys.executable, "-c", LOAD, ref.model_uri, kind],
+        env={**os.environ, "TMPDIR": str(tmp_path), "MLFLOW_TRACKING_URI": uri},
+        check=True,
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_goes_away_is_named_within_the_limit(tmp_path):

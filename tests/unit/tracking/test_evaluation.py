@@ -123,7 +123,7 @@ def test_each_model_is_loaded_once(opened, models, monkeypatch):
     monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda uri, **k: loaded.append(uri) or real(uri, **k))
     with opened() as run:
         result = evaluate_model(models[0], frame(), "late", run=run, baseline_uri=models[0], plots=False)
-    assert loaded == [models[0].model_uri]
+    assert len(loaded) == 1
     assert result["metrics"] == result["baseline_metrics"]
 
 
