@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,11 @@ import pytest
 
 DEMO_PROCESSES = "tests/e2e/test_demo_processes.py"  # starts demos of its own
 
+_TEMPORARY = tempfile.gettempdir()
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-ml-tests-"))
 (_HOME / "dags").mkdir()
+(_HOME / "tmp").mkdir()
+tempfile.tempdir = str(_HOME / "tmp")
 
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "MLFLOW_", "AWS_"))]:
     del os.environ[_name]
@@ -35,8 +37,10 @@ os.environ.update(
         "AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT": f"file://{_HOME}/artifacts",
         "AIRFLOW__ML_PROVIDER__SIGNING_KEY": secrets.token_hex(32),
         "MPLBACKEND": "Agg",
+        "TMPDIR": tempfile.tempdir,  # what programs that are killed leave behind goes with it
     }
 )
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _TEMPORARY)  # what a failed test wrote stays
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,9 +63,7 @@ def airflow_home() -> Path:
     return _HOME
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _remove_airflow_home() -> Iterator[None]:
-    yield
+def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
