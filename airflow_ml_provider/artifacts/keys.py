@@ -119,9 +119,14 @@ def collected_key(name: str, version_id: str) -> str:
     return f"collected/{segment(name)}/{check_version_id(version_id)}.json"
 
 
+def run_records_prefix(dag_id: str, run_id: str) -> str:
+    """Where the records of a DAG run are."""
+    return f"records/{segment(dag_id)}/{segment(run_id)}/"
+
+
 def record_key(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> str:
-    task = f"{segment(dag_id)}/{segment(run_id)}/{segment(task_id)}"
-    return f"records/{task}/{int(map_index)}/{int(try_number)}.json"
+    place = f"{run_records_prefix(dag_id, run_id)}{segment(task_id)}"
+    return f"{place}/{int(map_index)}/{int(try_number)}.json"
 
 
 def consumers_prefix(version_id: str) -> str:

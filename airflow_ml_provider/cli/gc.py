@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.configuration import conf
 
-from airflow_ml_provider.artifacts.collection import Decision, Retention, Totals, execute, plan
+from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.collection import BATCH, Decision, Retention, Totals, execute, plan
+from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.cli.console import FAILED, command, one_line, say, show_rows, working
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
@@ -111,27 +113,26 @@ def _protection(objects: ObjectStore, *, strict: bool, models: bool) -> Callable
     if not models:
         return _OpenRuns(strict)
     open_runs: set[tuple[str, str]] = set()
-    aliased: dict[str, str] = {}
     try:
         open_runs = _open_runs()
     except MLProviderError as exc:
         if strict:
             raise
         say(f"warning: {one_line(exc)}; runs that are open may hold more back")
-    training_runs = dict(_aliased_in_ledger(objects))
+    aliased = list(_aliased_in_ledger(objects))
     try:
-        training_runs.update(_aliased_in_mlflow())
+        aliased += _aliased_in_mlflow()
     except TrackingError as exc:
         if strict:
             raise
         say(f"warning: {one_line(exc)}; models that aliases point at may hold more back")
-    if training_runs or open_runs:
-        aliased = dict(_used_by(objects, training_runs, open_runs))
+    used = dict(_used_by_runs(objects, open_runs))
+    used |= dict(_used_by_trainings(objects, aliased))
 
     def reason(ref: ArtifactRef) -> str | None:
         if ref.producer is not None and (ref.producer.dag_id, ref.producer.run_id) in open_runs:
             return f"its run {ref.producer.run_id!r} of {ref.producer.dag_id!r} is open"
-        return aliased.get(ref.version_id)
+        return used.get(ref.version_id)
 
     return reason
 
@@ -187,19 +188,36 @@ def _open_runs() -> set[tuple[str, str]]:
         ) from exc
 
 
-def _aliased_in_ledger(objects: ObjectStore) -> Iterator[tuple[str, str]]:
-    """Yield the training runs of the models that our operators moved aliases to last."""
+class _Aliased(NamedTuple):
+    """
+    A model that an alias points at.
+
+    :param alias: ``name@alias``.
+    :param filed_under: What records may file it under, see :func:`..lineage.records.model_key`.
+    :param mlflow_run_id: The run that trained it, if that may have left a record.
+    """
+
+    alias: str
+    filed_under: frozenset[str]
+    mlflow_run_id: str | None
+
+
+def _aliased_in_ledger(objects: ObjectStore) -> Iterator[_Aliased]:
+    """Yield the models that our operators moved aliases to last."""
+    from airflow_ml_provider.lineage.records import registered_version
     from airflow_ml_provider.tracking.ledger import Ledger
 
     ledger, now = Ledger(objects), datetime.now(UTC)
     for name, alias in ledger.aliases():
         move = ledger.as_of(name, alias, now, clock="wall")
-        if move is not None and move.version is not None and move.mlflow_run_id:
-            yield move.mlflow_run_id, f"{name}@{alias}"
+        if move is not None and move.version is not None:
+            known = registered_version(objects, name, move.version) or {}
+            names = {f"{name}/{move.version}", move.model_id, known.get("model_key")}
+            yield _Aliased(f"{name}@{alias}", frozenset(filter(None, names)), move.mlflow_run_id)
 
 
-def _aliased_in_mlflow() -> Iterator[tuple[str, str]]:
-    """Yield the training runs of the models that aliases point at now, whoever moved them."""
+def _aliased_in_mlflow() -> Iterator[_Aliased]:
+    """Yield the models that aliases point at now, whoever moved them."""
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     from airflow_ml_provider.hooks.mlflow import MlflowHook
@@ -217,35 +235,78 @@ def _aliased_in_mlflow() -> Iterator[tuple[str, str]]:
         for model in page:
             for alias in model.aliases or {}:
                 version = client.get_model_version_by_alias(model.name, alias)
-                if version.run_id:
-                    yield version.run_id, f"{model.name}@{alias}"
+                uri = f"models:/{model.name}/{version.version}"
+                names = {uri, f"{model.name}/{version.version}", version.model_id, version.source}
+                run_id = version.run_id if version.run_id and _is_of_a_task(client, version.run_id) else None
+                yield _Aliased(f"{model.name}@{alias}", frozenset(filter(None, names)), run_id)
         token = page.token
         if not token:
             return
 
 
-def _used_by(
-    objects: ObjectStore, training_runs: dict[str, str], open_runs: set[tuple[str, str]]
-) -> Iterator[tuple[str, str]]:
-    """Yield the versions that the attempts of these MLflow runs and DAG runs read or wrote, and why."""
-    for entry in objects.list("records"):
+def _is_of_a_task(client: Any, mlflow_run_id: str) -> bool:
+    """Tell whether a run was made by a task of ours; one that is gone may have been."""
+    from mlflow.exceptions import MlflowException
+
+    from airflow_ml_provider.tracking.errors import is_missing
+
+    try:
+        return "airflow.dag_id" in client.get_run(mlflow_run_id).data.tags
+    except MlflowException as exc:
+        if is_missing(exc):
+            return True
+        raise
+
+
+def _used_by_runs(objects: ObjectStore, open_runs: set[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the versions that runs read or wrote, and why they stay."""
+    found = at_once(lambda run: list(objects.list(keys.run_records_prefix(*run))), sorted(open_runs))
+    for record in _records(objects, [entry.key for entries in found for entry in entries]):
+        for use in (*record.get("reads", ()), *record.get("writes", ())):
+            why = f"the run {record['run_id']!r} of {record['dag_id']!r}, which is open, used it"
+            yield str(use["version_id"]), why
+
+
+def _used_by_trainings(objects: ObjectStore, aliased: Sequence[_Aliased]) -> Iterator[tuple[str, str]]:
+    """
+    Yield the versions that the tasks which made these models read, and why they stay.
+
+    A few requests for each model. Only where what is filed under its names does not tell who trained it, all
+    records are looked through.
+    """
+    from airflow_ml_provider.lineage.records import MADE, makers_of_model
+
+    def made(model: _Aliased) -> list[dict[str, Any]]:
+        return [maker for key in sorted(model.filed_under) for maker in makers_of_model(objects, key)]
+
+    unknown: dict[str, str] = {}
+    for model, makers in zip(aliased, at_once(made, aliased), strict=True):
+        if model.mlflow_run_id and not any((maker.get("role") or "written") in MADE for maker in makers):
+            unknown[model.mlflow_run_id] = model.alias
+        for record in _records(objects, [maker["record"] for maker in makers]):
+            yield from _reads(record, model.alias)
+    if unknown:
+        for record in _records(objects, [entry.key for entry in objects.list("records")]):
+            for written in record.get("models_written") or ():
+                if isinstance(written, dict) and (alias := unknown.get(str(written.get("mlflow_run_id")))):
+                    yield from _reads(record, alias)
+
+
+def _reads(record: dict[str, Any], alias: str) -> Iterator[tuple[str, str]]:
+    for use in record.get("reads") or ():
+        yield str(use["version_id"]), f"the model {alias} was trained on it"
+
+
+def _records(objects: ObjectStore, found: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield records that can be read, some hundred at a time."""
+
+    def read(key: str) -> Any:
         try:
-            record = objects.get_json(entry.key)
+            return objects.get_json(key)
         except (ArtifactNotFoundError, ArtifactCorruptError):
-            continue
-        if not isinstance(record, dict):
-            continue
-        models = [
-            training_runs[model["mlflow_run_id"]]
-            for model in record.get("models_written") or ()
-            if isinstance(model, dict) and model.get("mlflow_run_id") in training_runs
-        ]
-        if models:
-            reason = f"the model {models[0]} was trained on it"
-        elif (record.get("dag_id"), record.get("run_id")) in open_runs:
-            reason = f"the run {record['run_id']!r} of {record['dag_id']!r}, which is open, used it"
-        else:
-            continue
-        uses = record.get("reads") or () if models else (*record.get("reads", ()), *record.get("writes", ()))
-        for use in uses:
-            yield str(use["version_id"]), reason
+            return None
+
+    for start in range(0, len(found), BATCH):
+        yield from (
+            record for record in at_once(read, found[start : start + BATCH]) if isinstance(record, dict)
+        )

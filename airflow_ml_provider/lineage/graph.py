@@ -46,7 +46,6 @@ VERSION, MODEL, TASK, EVALUATION, EVENT, RUN, ASSET = (
 )
 # What a task does with a model that it did not make; whoever trained it is upstream, these are downstream.
 _ACTS_ON = ("registered", "promoted")
-_MADE = ("trained", "written")
 _VERSION_AT_END = re.compile(r"@([0-9a-f]{15}-[0-9a-f]{15}-[0-9a-f]{12})$")
 _OWN_SCHEMES = ("ml-artifact://", "mlflow://")
 _SHOWN_MAKERS = 20
@@ -395,7 +394,7 @@ class Lineage:
     def _attempts_of(self, dag_id: str, run_id: str) -> list[str]:
         """Return the last attempt of each task instance of a run, sorted."""
         last: dict[str, int] = {}
-        for entry in self.objects.list(f"records/{keys.segment(dag_id)}/{keys.segment(run_id)}/"):
+        for entry in self.objects.list(keys.run_records_prefix(dag_id, run_id)):
             place, _, number = entry.key.removesuffix(".json").rpartition("/")
             if number.isdecimal():
                 last[place] = max(last.get(place, 0), int(number))
@@ -561,8 +560,8 @@ class Lineage:
 
     def _look_at_model(self, node_id: str, key: str, down: int, after: str | None) -> _View:
         made = list(islice(records.makers_of_model(self.objects, key), _SHOWN_MAKERS))
-        trained = [edge for edge in made if edge.get("role") in _MADE]
-        acted = [edge for edge in made if edge.get("role") not in _MADE]
+        trained = [edge for edge in made if edge.get("role") in records.MADE]
+        acted = [edge for edge in made if edge.get("role") not in records.MADE]
         used, more, following = self._edges(keys.model_edges_prefix(key, "read"), down, after)
         about = (trained or acted or used or [{}])[-1]
         versions = _registered_as([*trained, *acted, *used])
@@ -854,7 +853,9 @@ def _inputs_of(record: Mapping[str, Any], task: str) -> Iterator[tuple[Edge, str
         if (found := node_of_model(model)) is not None:
             yield Edge(found, task, model.get("role") or "read"), found
     for model in record.get("models_written") or ():
-        if (model.get("role") or "written") not in _MADE and (found := node_of_model(model)) is not None:
+        if (model.get("role") or "written") not in records.MADE and (
+            found := node_of_model(model)
+        ) is not None:
             yield Edge(found, task, model["role"]), found
     if used := (record.get("promotion") or {}).get("evaluation_run_id"):
         yield Edge(node_of_evaluation(used), task, "decided"), node_of_evaluation(used)
@@ -872,7 +873,7 @@ def _outputs_of(record: Mapping[str, Any], task: str) -> Iterator[tuple[Edge, st
         target = node_of_version(use["name"], use["version_id"])
         yield Edge(task, target, "wrote"), target
     for model in record.get("models_written") or ():
-        if (model.get("role") or "written") in _MADE and (found := node_of_model(model)) is not None:
+        if (model.get("role") or "written") in records.MADE and (found := node_of_model(model)) is not None:
             yield Edge(task, found, "trained"), found
     if made := (record.get("evaluation") or {}).get("mlflow_run_id"):
         yield Edge(task, node_of_evaluation(made), "measured"), node_of_evaluation(made)

@@ -253,8 +253,7 @@ class Queries:
         self, dag_id: str, run_id: str, *, limit: int = 200, cursor: str | None = None
     ) -> Page[TaskRecord]:
         """The attempts of all task instances of a run, by task, map index and try."""
-
-        prefix = keys.record_key(dag_id, run_id, "x", 0, 0).rsplit("/", 3)[0] + "/"
+        prefix = keys.run_records_prefix(dag_id, run_id)
         return self._page(prefix, self._listed(TaskRecord), limit=limit, cursor=cursor)
 
     def attempts(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> list[TaskRecord]:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 KIND = "ml-record/v1"
 RUNNING = "running"
 KILLED = "killed"
+# What a task does with a model that it makes; others register it or promote it.
+MADE = ("trained", "written")
 # A run that an asset event starts after a long pause may have consumed thousands.
 MOST_EVENTS = 50
 

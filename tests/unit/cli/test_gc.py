@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from airflow_ml_provider.artifacts import keys
-from airflow_ml_provider.artifacts.objects import _Folder
+from airflow_ml_provider.artifacts.objects import ObjectStore, _Folder
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.cli import gc
@@ -295,6 +295,41 @@ def test_what_trained_a_model_that_mlflow_calls_champion_stays(
 
     airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
     assert texts(store) == [b"333", b"1"]
+
+
+@pytest.mark.parametrize("filed", [True, False], ids=["by its id", "by nothing that the ledger knows"])
+def test_records_of_others_are_read_only_if_nothing_leads_to_the_training(
+    airflow: Run,
+    root: Path,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    monkeypatch: pytest.MonkeyPatch,
+    filed: bool,
+) -> None:
+    """A store may hold millions of records, and this runs every night."""
+    model = ModelRef("models:/m-1", model_id="m-1" if filed else None, mlflow_run_id="cafe").to_json()
+    reads, made = (VersionUse.of(versions[2]),), ({**model, "role": "trained"},)
+    fit = TaskRecord("training", "r", "fit", -1, 1, "success", reads=reads, models_written=made)
+    others = [TaskRecord("other", f"r{number}", "fit", -1, 1, "success") for number in range(20)]
+    used = TaskRecord("scoring", "open", "score", -1, 1, "success", reads=(VersionUse.of(versions[1]),))
+    for record in (fit, used, *others):
+        old_record(store, root, record)
+    registered = {**model, "registered_model_name": "delay", "version": "1", "role": "registered"}
+    register = TaskRecord("training", "r", "register", -1, 1, "success", models_written=(registered,))
+    old_record(store, root, register)
+    moved(store, "1", "cafe")
+    monkeypatch.setattr(gc, "_open_runs", lambda: {("scoring", "open")})
+    seen: list[str] = []
+    real = ObjectStore.get
+    monkeypatch.setattr(
+        ObjectStore, "get", lambda self, key, **options: seen.append(key) or real(self, key, **options)
+    )
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete", "--verbose", "--output", "json")
+    assert "the model delay@champion was trained on it" in answer.out
+    assert texts(store) == [b"333", b"22", b"1"]
+    read = {key for key in seen if key.startswith("records/")}
+    assert {fit.key, used.key, register.key} <= read
+    assert read.isdisjoint(other.key for other in others) == filed
 
 
 @pytest.mark.parametrize(
