@@ -394,12 +394,18 @@ class _Reasons:
             self._look_at_records(objects)
 
     def _look_at_records(self, objects: ObjectStore) -> None:
-        records = list(objects.list("records"))
-        young = [entry.key for entry in records if self._now - entry.modified < self._policy.grace]
-        self._active_runs = frozenset(_run_of_record(key) for key in young)
+        self._active_runs = frozenset(
+            _run_of_record(entry.key)
+            for entry in objects.list("records")  # there may be millions: they are not kept
+            if self._now - entry.modified < self._policy.grace
+        )
+
+        def records_of(run: str) -> list[str]:
+            return [entry.key for entry in objects.list(f"records/{run}/")]
+
         # A run that wrote something lately may be under way, and needs what its earlier tasks used.
-        active = [entry.key for entry in records if _run_of_record(entry.key) in self._active_runs]
-        self._used, _ = _named_in(objects, active)
+        found = at_once(records_of, sorted(self._active_runs))
+        self._used, _ = _named_in(objects, [key for records in found for key in records])
 
     def of(self, survey: _Survey) -> dict[str, str]:
         """Return the reason for each manifest that stays, by key."""
