@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -30,6 +31,13 @@ _MODEL_CALLS = frozenset(
 _MISSING_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 _REFUSED = frozenset({401, 403})
 _GATEWAY = frozenset({502, 503, 504})
+# MLflow answers with JSON, also where it refuses. While it restarts, a proxy answers in its place.
+_NOT_MLFLOW = re.compile(
+    r"API request to endpoint (?:(?P<path>\S+) failed with error code (?P<status>3\d\d|404|5\d\d) != \d+"
+    r"|was successful but the response body was not in a valid JSON format)\. Response body: '(?P<body>.*)'",
+    re.DOTALL,
+)
+_BODY_CHARACTERS = 200
 
 
 def without_password(address: str) -> str:
@@ -49,7 +57,8 @@ def is_missing(error: BaseException) -> bool:
         return True
     if getattr(error, "error_code", None) in _MISSING_CODES:
         return True
-    # A missing alias comes as INVALID_PARAMETER_VALUE.
+    if getattr(error, "error_code", None) != "INVALID_PARAMETER_VALUE":
+        return False
     return "alias" in str(error) and "not found" in str(error)
 
 
@@ -88,12 +97,10 @@ def translate(
     status_of = getattr(error, "get_http_status_code", None)
     status = status_of() if status_of is not None else None
     text = str(error).replace(address, without_password(address))
-    if text.startswith("API request to") and ("failed with exception" in text or "timeout exception" in text):
-        return unavailable(label, address, _cause(text))
     if status in _REFUSED:
         return refused(label, address, text)
-    if status in _GATEWAY:
-        return unavailable(label, address, text)
+    if (found := _outage(text, status)) is not None:
+        return unavailable(label, address, found)
     if call in _MODEL_CALLS and is_missing(error):
         asked = ", ".join(repr(arg) for arg in args if isinstance(arg, str | int))
         return ModelNotFoundError(
@@ -102,7 +109,23 @@ def translate(
     return None
 
 
+def _outage(text: str, status: int | None) -> str | None:
+    """Say in what way a server is away, or another one answers for it; None if neither is so."""
+    if text.startswith("API request to") and ("failed with exception" in text or "timeout exception" in text):
+        return _cause(text)
+    if (answer := _NOT_MLFLOW.match(text)) is not None:
+        body = " ".join(answer["body"].split())[:_BODY_CHARACTERS]
+        asked = f" to {answer['path']}" if answer["path"] else ""
+        return (
+            f"HTTP {answer['status'] or 200}{asked}, and not in MLflow's words: {body!r}; a proxy answers in "
+            "its place, or the server is too old"
+        )
+    return text if status in _GATEWAY else None
+
+
 def _cause(text: str) -> str:
+    if answers := re.search(r"too many (\d{3}) error responses", text):
+        return f"HTTP {answers[1]} at each try"
     for known in ("Connection refused", "Name or service not known", "timed out", "Max retries exceeded"):
         if known.lower() in text.lower():
             return known.lower()

@@ -3,11 +3,15 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 
 import pytest
 
+from airflow_ml_provider.artifacts.objects import ObjectStore
 from airflow_ml_provider.exceptions import MlflowAccessError, MlflowUnavailableError, ModelNotFoundError
 from airflow_ml_provider.tracking.client import ConnectedClient, connect
+from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
+from airflow_ml_provider.tracking.moves import where
 from airflow_ml_provider.tracking.session import Credentials
 from tests.support.mlflow_server import free_port
 from tests.support.stub_mlflow import stub_server
@@ -37,6 +41,37 @@ def test_a_server_that_goes_away_later_is_named_too(monkeypatch):
     with pytest.raises(MlflowUnavailableError, match=r"connection 'prod' at http://\*\*\*@127") as caught:
         client.get_run("abc")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(404, "404 page not found\n", id="Traefik without a backend"),
+        pytest.param(404, "<html><title>404 Not Found</title></html>", id="nginx"),
+        pytest.param(200, "<html>We are back soon</html>", id="maintenance page"),
+        pytest.param(302, "moved", id="to a login page"),
+    ],
+)
+def test_a_proxy_in_place_of_mlflow_does_not_say_that_an_alias_is_gone(tmp_path, status, body):
+    answers = {"health": (200, "OK"), "registered-models/alias": (status, body)}
+    ledger = Ledger(ObjectStore(str(tmp_path)))
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    move = AliasMove("flight_delay", "champion", "3", "2", effective_at=now, recorded_at=now, sequence=0)
+    ledger.take_turn(move)
+    ledger.record(move)
+    with stub_server(**answers) as stub:
+        client = connect(stub.uri, label=LABEL)
+        with pytest.raises(MlflowUnavailableError, match=rf"HTTP {status}.* not in MLflow's words: '"):
+            where(client, ledger, "flight_delay", "champion")
+    assert list(ledger.turns("flight_delay", "champion")) == [move]
+
+
+def test_the_error_that_a_server_repeats_is_named(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with stub_server(**{"runs/get": (500, "Internal Server Error")}) as stub:
+        client = ConnectedClient(stub.uri, label=LABEL)
+        with pytest.raises(MlflowUnavailableError, match="HTTP 500 at each try"):
+            client.get_run("abc")
 
 
 def test_a_client_sends_its_own_credentials_and_leaves_the_environment_alone():
