@@ -17,6 +17,7 @@ a crash of the interpreter): the run is closed as KILLED. It closes nothing that
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import select
@@ -89,10 +90,10 @@ def _close(orders: dict[str, Any], status: str) -> int:
         try:
             _close_once(orders, status)
         except urllib.error.HTTPError as exc:
-            if exc.code not in {408, 429} and exc.code < 500:
+            if exc.code not in {408, 429} and exc.code < 500 and _is_mlflows(exc):
                 return 1
-        except OSError:
-            pass
+        except (OSError, ValueError, KeyError, http.client.HTTPException):
+            pass  # no answer, or not one of MLflow
         else:
             return 0
         if time.monotonic() > deadline:
@@ -142,6 +143,16 @@ def _request(orders: dict[str, Any], method: str, path: str, body: dict[str, Any
     context = _tls(orders) if orders["tracking_uri"].startswith("https:") else None
     with urllib.request.urlopen(request, timeout=REQUEST_SECONDS, context=context) as answer:  # noqa: S310
         return json.loads(answer.read() or b"{}")
+
+
+def _is_mlflows(error: urllib.error.HTTPError) -> bool:
+    """Whether a refusal is MLflow's own, and not a proxy's 404 while MLflow restarts."""
+    if error.code != 404:
+        return True
+    try:
+        return "error_code" in json.loads(error.read())
+    except (OSError, ValueError, TypeError, http.client.HTTPException):
+        return False
 
 
 def _tls(orders: dict[str, Any]) -> Any:

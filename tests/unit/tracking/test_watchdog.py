@@ -90,6 +90,32 @@ def test_an_end_that_the_task_could_not_report_is_reported_later(stub):
 @pytest.mark.parametrize(
     "answer",
     [
+        pytest.param((404, "404 page not found"), id="a proxy without a backend"),
+        pytest.param((200, "<html>We are back soon</html>"), id="a maintenance page"),
+    ],
+)
+def test_a_proxy_in_place_of_mlflow_is_waited_out(stub, answer):
+    stub.answers["runs/get"] = answer
+    guard = guard_for(stub)
+    guard.tell("kill")
+    while not stub.requests:
+        time.sleep(0.05)
+    stub.answers["runs/get"] = (200, run_of())
+    assert guard._process.wait(15) == 0
+    assert [update["status"] for update in updates(stub)] == ["KILLED"]
+
+
+def test_a_run_that_was_deleted_is_given_up_at_once(stub):
+    stub.answers["runs/get"] = (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no run"})
+    guard = guard_for(stub)
+    guard.tell("kill")
+    assert guard._process.wait(15) == 1
+    assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
         pytest.param(run_of("FINISHED"), id="closed already"),
         pytest.param(run_of(**{"airflow.try_number": "3"}), id="a later try"),
         pytest.param(run_of(**{"airflow.attempt_id": "other"}), id="another attempt of the same number"),
