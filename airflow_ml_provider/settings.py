@@ -20,6 +20,8 @@ SECTION = "ml_provider"
 _SCHEMES = ("file://", "s3://")
 _KEY_FILE = "ml_provider_signing.key"
 _KEY_BYTES = 32
+# What the Task SDK reads where airflow.cfg has no fernet_key: it leaves Airflow's template unfilled.
+_NO_FERNET_KEY = "{FERNET_KEY}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,9 @@ def load_settings() -> Settings:
                     "are needed; make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
                 )
         source = "signing_key"
-    elif secrets_found := _words(str(conf.get("core", "fernet_key", fallback="") or "")):
+    elif secrets_found := _words(
+        str(conf.get("core", "fernet_key", fallback="") or "").replace(_NO_FERNET_KEY, "")
+    ):
         source = "fernet_key"
     else:
         source = "key file"

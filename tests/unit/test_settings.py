@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +90,26 @@ def test_the_key_comes_from_the_option_then_fernet_then_a_file(monkeypatch, airf
     third = load_settings()
     assert third.signing_key_source == "key file"
     assert (airflow_home / "ml_provider_signing.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_airflow_cfg_without_a_fernet_key_gives_no_key_that_everybody_knows(tmp_path: Path):
+    (tmp_path / "airflow.cfg").write_text("[core]\nload_examples = False\n")
+    secret = (
+        "AIRFLOW__CORE__FERNET_KEY",
+        "AIRFLOW__ML_PROVIDER__SIGNING_KEY",
+        "AIRFLOW__CORE__UNIT_TEST_MODE",
+    )
+    env = {name: value for name, value in os.environ.items() if name not in secret}
+    code = "from airflow_ml_provider.settings import load_settings; print(load_settings().signing_key_source)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**env, "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split("\n")[-2:] == ["key file", ""], done.stderr
+    assert (tmp_path / "ml_provider_signing.key").exists()
 
 
 @pytest.mark.parametrize("between", [",", "\n", ", ", "  "])
