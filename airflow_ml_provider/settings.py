@@ -72,18 +72,21 @@ def key_from_file(path: Path) -> bytes:
 
     :raises SettingsError: if the file cannot be made, or others may read it.
     """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    except OSError as exc:
-        raise SettingsError(
-            f"making the signing key file {str(path)!r} failed: {exc.strerror}; set "
-            "[ml_provider] signing_key or [core] fernet_key, which every machine of the deployment shares"
-        ) from exc
-    else:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_hex(_KEY_BYTES).encode())
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_hex(_KEY_BYTES).encode())
+            os.link(draft, path)  # whole: another process may read it in this moment
+        except FileExistsError:
+            pass  # that process was first, and its key counts
+        except OSError as exc:
+            raise SettingsError(
+                f"making the signing key file {str(path)!r} failed: {exc.strerror}; set "
+                "[ml_provider] signing_key or [core] fernet_key, which every machine of the deployment shares"
+            ) from exc
+        finally:
+            draft.unlink(missing_ok=True)
     if path.stat().st_mode & 0o077:
         raise SettingsError(f"others may read the signing key file {str(path)!r}; run: chmod 600 {path}")
     key = path.read_bytes().strip()

@@ -149,6 +149,26 @@ def test_the_key_file_is_made_once(tmp_path: Path):
     assert key_from_file(path) == key_from_file(path)
 
 
+def test_two_processes_that_make_the_key_file_at_once_agree(tmp_path: Path, monkeypatch):
+    path = tmp_path / "key"
+    token, others = secrets.token_hex, []
+
+    def while_another_makes_it(count: int) -> str:
+        if count == 32 and not others:  # the key is about to be written
+            others.append(None)
+            others.append(key_from_file(path))
+        return token(count)
+
+    monkeypatch.setattr("airflow_ml_provider.settings.secrets.token_hex", while_another_makes_it)
+    assert key_from_file(path) == others[1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_takes_no_key_file_is_named(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"gone/key.*set \[ml_provider\] signing_key"):
+        key_from_file(tmp_path / "gone" / "key")
+
+
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path):
     path = tmp_path / "key"
     path.write_text(secrets.token_hex(32))
