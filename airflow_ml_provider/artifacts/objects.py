@@ -210,7 +210,7 @@ class ObjectStore:
 
     def get(self, key: str, *, at_most: int | None = None, on_read: OnRead | None = None) -> Content:
         """
-        Read an object, as a buffer. A large one of a folder may be written to, for it is a private copy.
+        Read an object, as a buffer. A large one may be written to, for it is a private copy.
 
         :param at_most: A longer one, in bytes, is refused before memory is taken for it.
         :param on_read: Called with its bytes, one stretch after the other, while more are read.
@@ -894,20 +894,15 @@ class _Bucket:
             return False
 
     def get(self, key: str, at_most: int | None = None, on_read: OnRead | None = None) -> Content:
-        content = self._get(key, at_most)
-        if on_read is not None:
-            on_read(memoryview(content))
-        return content
-
-    def _get(self, key: str, at_most: int | None) -> Content:
         import obstore
 
-        tries, size = self._retries(), 0
+        tries = self._retries()
         while True:
             try:
                 response = obstore.get(self.store, key)
                 size = _within(response.meta["size"], at_most, f"s3://{self.bucket}/{self._full(key)}")
-                data = memoryview(response.bytes())
+                large = size >= _RESUMED_FROM_BYTES
+                data = memoryview(b"" if large else response.bytes())
             except FileNotFoundError as exc:
                 self._gone(key, exc)
             except ArtifactCorruptError:
@@ -915,25 +910,40 @@ class _Bucket:
             except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
                 if not tries.again(exc):
                     self._refuse(f"read {key}", exc, tries)
-                if size >= _RESUMED_FROM_BYTES:
-                    return self._get_in_pieces(key, size, tries)
             else:
                 break
+        if large:
+            return self._get_large(key, response, on_read, tries)
         if data.nbytes != size:
             raise ArtifactCorruptError(
                 f"s3://{self.bucket}/{self._full(key)} ended after {data.nbytes} of {size} bytes"
             )
+        if on_read is not None:
+            on_read(data)
         return data
 
-    def _get_in_pieces(self, key: str, size: int, tries: Retries) -> Content:
+    def _get_large(self, key: str, response: Any, on_read: OnRead | None, tries: Retries) -> Content:
+        """Read an object into memory of its own, once; the client would gather it and then copy it."""
+        size, told = response.meta["size"], 0
         data = _memory(size)
+        view = memoryview(data)
 
         def take(offset: int, chunk: memoryview) -> None:
-            if offset + chunk.nbytes > size:
+            nonlocal told
+            end = offset + chunk.nbytes
+            if end > size:
                 raise ArtifactCorruptError(f"s3://{self.bucket}/{self._full(key)} grew while it was read")
-            data[offset : offset + chunk.nbytes] = chunk
+            known = max(0, min(told, end) - offset)
+            if view[offset : offset + known] != chunk[:known]:
+                raise ArtifactCorruptError(
+                    f"s3://{self.bucket}/{self._full(key)} was replaced by other content while it was read"
+                )
+            view[offset + known : end] = chunk[known:]
+            if on_read is not None and end > told:
+                on_read(view[told:end])
+                told = end
 
-        count = self._stream(key, take, tries)
+        count = self._stream(key, take, tries, response=response)
         if count != size:
             raise ArtifactCorruptError(
                 f"s3://{self.bucket}/{self._full(key)} ended after {count} of {size} bytes"
@@ -946,8 +956,13 @@ class _Bucket:
         take: Callable[[int, memoryview], None],
         tries: Retries,
         at_most: int | None = None,
+        response: Any = None,
     ) -> int:
-        """Read an object from its beginning to its end, and from where it stopped after each fault."""
+        """
+        Read an object from its beginning to its end, and from where it stopped after each fault.
+
+        :param response: The answer to a first request.
+        """
         import obstore
         from obstore.exceptions import PreconditionError
 
@@ -955,10 +970,11 @@ class _Bucket:
         while count != size:
             try:
                 wanted: Any = {"range": {"offset": count}, "if_match": e_tag} if count else {}
-                response = obstore.get(self.store, key, options=wanted)
-                size, e_tag = response.meta["size"], response.meta["e_tag"]
+                found = response or obstore.get(self.store, key, options=wanted)
+                response = None
+                size, e_tag = found.meta["size"], found.meta["e_tag"]
                 _within(size, at_most, f"s3://{self.bucket}/{self._full(key)}")
-                chunks = iter(response.stream(min_chunk_size=4 << 20))
+                chunks = iter(found.stream(min_chunk_size=4 << 20))
             except FileNotFoundError as exc:
                 self._gone(key, exc)
             except ArtifactCorruptError:
@@ -974,6 +990,9 @@ class _Bucket:
                 try:
                     chunk = next(chunks, None)
                 except Exception as exc:  # noqa: BLE001 - every error of the client is translated here
+                    if "precondition failure" in str(exc):  # the client itself asked for the rest
+                        count = 0
+                        break
                     if not tries.again(exc):
                         self._refuse(f"read {key}", exc, tries)
                     break

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +24,23 @@ from tests.support import seaweed
 pytestmark = pytest.mark.s3
 
 KEY = b"a key of the tests, 32 bytes long"
+
+
+LOAD = """
+import json, sys
+from pathlib import Path
+from airflow_ml_provider.artifacts.store import ArtifactStore
+
+def peak():
+    text = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("VmHWM"))
+
+root, key, options = json.load(sys.stdin)
+ref = ArtifactStore(root, signing_key=key.encode(), options=options).get("array")
+before = peak()
+value = ref.load()
+print((peak() - before) / value.nbytes)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +164,6 @@ def test_refusals_say_what_to_do_and_no_secret(
 
 
 def test_a_fork_works_before_the_first_request_and_is_refused_after_it(store: ArtifactStore) -> None:
-    import subprocess
-    import sys
-
     options = store.objects._backend._options  # type: ignore[attr-defined]
     code = f"""
 import os
@@ -170,3 +187,15 @@ assert os.waitpid(child, 0)[1] >> 8 == 7
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says there what a process took")
+def test_a_large_array_takes_its_memory_once_while_it_is_read(
+    server: seaweed.S3Server, store: ArtifactStore
+) -> None:
+    store.save(np.random.default_rng(0).random(12_000_000), "array")
+    given = json.dumps([store.objects.root, KEY.decode(), server.options])
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], input=given, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert 1 <= float(done.stdout) < 1.6  # numpy, and what is in flight, are in it

@@ -16,7 +16,7 @@ from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.objects import ObjectStore
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from airflow_ml_provider.exceptions import StoreError
+from airflow_ml_provider.exceptions import ArtifactCorruptError, StoreError
 from tests.integration.faults.values import KEY
 from tests.support import seaweed
 from tests.support.fault_proxy import FAULTS, FaultProxy
@@ -148,6 +148,31 @@ def test_a_large_read_goes_on_where_it_broke(
         assert read() == content
     ranges = [request.headers["range"] for request in proxy.seen if "range" in request.headers]
     assert any(wanted != "bytes=0-" for wanted in ranges)
+
+
+@pytest.mark.parametrize("after", [2, 4, 6])
+def test_a_large_object_that_is_replaced_while_it_is_read_is_never_mixed(
+    server: seaweed.S3Server, direct: ArtifactStore, proxy: FaultProxy, after: int
+) -> None:
+    options = {**server.options, "endpoint_url": proxy.endpoint_url, "max_retries": 8, "retry_timeout": 60}
+    objects = ObjectStore(direct.objects.root, options)
+    old, new = (byte * 20_000_000 for byte in (b"o", b"n"))
+
+    def read(**how: Any) -> bytes:
+        direct.objects.put("blobs/large", old, create_only=False)
+        proxy.inject("get blobs", "truncated", times=5)
+        proxy.at(after, lambda _: direct.objects.put("blobs/large", new, create_only=False) and None)
+        try:
+            return bytes(objects.get("blobs/large", **how))
+        finally:
+            proxy.heal()
+
+    assert read() == new
+    told: list[memoryview] = []
+    # Who hashes it meanwhile was told of the beginning of the other one.
+    with pytest.raises(ArtifactCorruptError, match="blobs/large was replaced by other content while"):
+        read(on_read=told.append)
+    assert told
 
 
 @pytest.mark.parametrize(
