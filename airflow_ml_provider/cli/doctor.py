@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+import os
+import re
 import secrets
 import time
 from argparse import Namespace
@@ -13,11 +16,12 @@ from importlib import metadata
 from typing import Literal
 
 from airflow.configuration import conf
-from airflow.exceptions import AirflowException
+from airflow.exceptions import AirflowConfigException
 
 from airflow_ml_provider.cli.console import FAILED, command, one_line, show_rows
 from airflow_ml_provider.exceptions import MLProviderError
-from airflow_ml_provider.settings import Settings, load_settings
+from airflow_ml_provider.provider_info import get_provider_info
+from airflow_ml_provider.settings import SECTION, Settings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ _PACKAGES = (
     "mlflow-skinny",
 )
 _ANSWERS_WITHIN = 5.0  # seconds
+# A name that was meant for [ml_provider]: an underscore too few is ignored by Airflow without a word.
+_MEANT = re.compile(r"AIRFLOW_+ML_?PROVIDER_+(.+)")
 _MAKE_KEY = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
@@ -73,7 +79,7 @@ def examine() -> Iterator[Finding]:
     except MLProviderError as exc:
         yield Finding("options", "problem", one_line(exc), "correct it in airflow.cfg or the environment")
         return
-    yield Finding("options", "ok", "every option of [ml_provider] can be used")
+    yield _guarded("options", check_options)
     yield _guarded("signing key", lambda: check_signing_key(settings))
     yield _guarded("artifact root", lambda: check_root(settings))
     yield _guarded("artifact store", lambda: check_store(settings))
@@ -112,7 +118,7 @@ def check_backend() -> Finding:
     fix = f"set [core] xcom_backend = {BACKEND}, or AIRFLOW__CORE__XCOM_BACKEND, on every machine"
     try:
         backend = conf.getimport("core", "xcom_backend")
-    except AirflowException as exc:
+    except AirflowConfigException as exc:
         return Finding("xcom backend", "problem", one_line(exc), fix)
     if isinstance(backend, type) and issubclass(backend, ArtifactXComBackend):
         return Finding("xcom backend", "ok", path)
@@ -137,6 +143,26 @@ def check_listener() -> Finding:
         "problem",
         one_line("; ".join(errors) or "the plugin airflow_ml_provider is not loaded"),
         "reinstall airflow-ml-provider, so that its entry point airflow.plugins is found; no lineage without",
+    )
+
+
+def check_options() -> Finding:
+    """Is there an option that nobody reads? The values of those that are read were checked before."""
+    known = list(get_provider_info()["config"][SECTION]["options"])
+    given = {name: re.sub("_(cmd|secret)$", "", name) for name in conf.getsection(SECTION) or {}}
+    strange = {name: option for name, option in given.items() if option not in known}
+    for name in os.environ:
+        if (meant := _MEANT.fullmatch(name)) and not name.startswith(f"AIRFLOW__{SECTION.upper()}__"):
+            strange[name] = meant[1].lower()
+    if not strange:
+        return Finding("options", "ok", "every option of [ml_provider] can be used")
+    close = [each for option in strange.values() for each in difflib.get_close_matches(option, known, n=1)]
+    hints = [f"[ml_provider] {option}, or AIRFLOW__ML_PROVIDER__{option.upper()}" for option in close]
+    return Finding(
+        "options",
+        "warning",
+        f"nobody reads {', '.join(sorted(strange))}",
+        f"perhaps you mean {'; '.join(hints)}" if hints else f"the options are {', '.join(known)}",
     )
 
 

@@ -91,6 +91,26 @@ def test_each_fault_is_found_and_named(
     assert said in found["found"]
 
 
+@pytest.mark.usefixtures("mlflow")
+@pytest.mark.parametrize("name", ["AIRFLOW__ML_PROVIDER__ALLOW_PICKEL", "AIRFLOW_ML_PROVIDER__ALLOW_PICKLE"])
+def test_an_option_that_nobody_reads_is_a_warning(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "True")
+    found = findings(airflow("ml", "doctor", "-o", "json"))["options"]
+    assert found["status"] == "warning"
+    assert name.rpartition("__")[2] in found["found"].upper()
+    assert "AIRFLOW__ML_PROVIDER__ALLOW_PICKLE" in found["fix"]
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_a_backend_with_a_typo_gets_its_name(airflow: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "airflow_ml_provider.xcom.backend.Typo")
+    found = findings(airflow("ml", "doctor", "-o", "json"))["xcom backend"]
+    assert found["status"] == "problem"
+    assert "ArtifactXComBackend" in found["fix"]
+
+
 def test_a_missing_mlflow_connection_is_a_warning_unless_warnings_count(
     airflow: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
