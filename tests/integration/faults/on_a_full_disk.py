@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -110,7 +111,6 @@ def a_read(disk: Path, other: Path, options: dict[str, Any]) -> None:
     store = ArtifactStore(root, signing_key=KEY, options=options)
     wanted = values(other)
     refs = {kind: store.save(wanted[kind], kind) for kind in ("bytes", "file", "folder")}
-    scratch.remove_local_copies()
     folder = scratch.folder().parent
     before = sorted(folder.rglob("*"))
 
@@ -130,7 +130,7 @@ def a_read(disk: Path, other: Path, options: dict[str, Any]) -> None:
         assert sorted(folder.rglob("*")) == before
     for kind, ref in refs.items():
         assert same(wanted[kind], ref.load())
-        scratch.remove_local_copies()
+        shutil.rmtree(scratch.folder().parent)  # made anew by the next one
 
 
 if __name__ == "__main__":
