@@ -117,7 +117,16 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
             "run: pip install 'airflow-ml-provider[s3]'"
         ) from exc
 
-    connection = BaseHook.get_connection(conn_id)
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as exc:
+        raise SettingsError(
+            f"[ml_provider] artifact_conn_id names {conn_id!r}, and there is no such connection; correct the "
+            f"option, or add it: airflow connections add {conn_id} --conn-type aws --conn-login <key id> "
+            "--conn-password <secret key>"
+        ) from exc
     if connection.conn_type != "aws":
         raise SettingsError(
             f"[ml_provider] artifact_conn_id names the connection {conn_id!r} of type "

@@ -85,6 +85,11 @@ def test_a_connection_of_another_type_is_refused_by_name(on_s3):
         s3_options("artifacts_s3")
 
 
+def test_a_connection_that_is_not_there_is_named_with_what_to_do():
+    with pytest.raises(SettingsError, match=r"'nowhere'.*airflow connections add nowhere --conn-type aws"):
+        s3_options("nowhere")
+
+
 def test_without_a_connection_the_machine_has_the_credentials():
     assert s3_options(None) == {}
 
