@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -13,13 +15,14 @@ from airflow_ml_provider.hooks.mlflow import MlflowHook
 T = TypeVar("T")
 _KEEP_SECONDS = 600.0
 _MODELS_A_PAGE = 1_000
+_THREADS = 4
 
 
 class Poller:
     """
     Ask an MLflow server questions from an event loop, each once however many want the answer.
 
-    MLflow's client blocks, so questions are asked in threads.
+    MLflow's client blocks, so questions are asked in a few threads.
 
     :param mlflow_conn_id: Connection of the server.
     """
@@ -28,6 +31,8 @@ class Poller:
         self.mlflow_conn_id = mlflow_conn_id
         self._answers: dict[Hashable, tuple[asyncio.Task[Any], float]] = {}
         self._hook: MlflowHook | None = None
+        # Of its own: a server that hangs would hold the loop's, which look up hosts for every trigger.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ml-provider-poller")
 
     async def ask(self, question: Hashable, answer: Callable[[Any], T], *, max_age: float = 0.0) -> T:
         """
@@ -48,7 +53,9 @@ class Poller:
     async def _answer(self, answer: Callable[[Any], T]) -> T:
         hook = self._hook or await MlflowHook(self.mlflow_conn_id).aload()
         try:
-            found = await asyncio.to_thread(lambda: answer(hook.client))
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._threads, contextvars.copy_context().run, lambda: answer(hook.client)
+            )
         except Exception:
             self._hook = None  # the connection may be mended meanwhile
             raise

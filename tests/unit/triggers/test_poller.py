@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextvars import ContextVar
 
 import pytest
 
@@ -85,6 +87,36 @@ def test_one_who_stops_waiting_does_not_take_the_answer_from_the_others():
         return await staying
 
     assert asyncio.run(ask()) == 1
+
+
+def test_a_server_that_hangs_leaves_the_threads_of_other_triggers_alone():
+    back = threading.Event()
+
+    async def ask():
+        poller = Poller("server")
+        waiting = [
+            asyncio.create_task(poller.ask(number, lambda client: back.wait(60))) for number in range(50)
+        ]
+        await asyncio.sleep(0.1)
+        # What looks up a host's address, for whichever trigger, uses these threads.
+        await asyncio.wait_for(asyncio.to_thread(int), 5)
+        back.set()
+        return await asyncio.gather(*waiting)
+
+    try:
+        assert asyncio.run(ask()) == [True] * 50
+    finally:
+        back.set()
+
+
+def test_what_a_thread_logs_belongs_to_the_trigger_that_asked():
+    trigger = ContextVar("trigger")
+
+    async def ask():
+        trigger.set("mine")
+        return await Poller("server").ask("q", lambda client: trigger.get())
+
+    assert asyncio.run(ask()) == "mine"
 
 
 def test_a_loop_has_one_poller_for_each_connection():
