@@ -106,8 +106,8 @@ ARG_EXCLUDE = Arg(
 ARG_CHECKPOINT_DAYS = Arg(
     ("--checkpoint-days",),
     help="Let checkpoints of tasks that did not succeed go so many days after they were saved, unless their "
-    "run is open (default: [state_store] default_retention_days, after which Airflow forgets them; where "
-    "that is 0 they stay).",
+    "run is open (default: default_retention_days of the section state_store, after which Airflow forgets "
+    "them; where that is 0 they stay).",
     type=not_negative,
 )
 ARG_GRACE_HOURS = Arg(
@@ -403,9 +403,9 @@ ML_COMMANDS = (
     ActionCommand(
         name="doctor",
         help="Check that this machine is set up: options, storage, MLflow, signing key, webhook",
-        description="Check the options of [ml_provider], the XCom backend, the listener, the signing key, "
-        "that the artifact store can be written, read and deleted from, that MLflow answers, and that its "
-        "webhooks arrive; say what to fix.",
+        description="Check the options of the section ml_provider, the XCom backend, the listener, the "
+        "signing key, that the artifact store can be written, read and deleted from, that MLflow answers, "
+        "and that its webhooks arrive; say what to fix.",
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.doctor.doctor"),
         args=(ARG_STRICT, ARG_OUTPUT, ARG_VERBOSE),

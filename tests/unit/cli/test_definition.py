@@ -63,6 +63,13 @@ def test_every_command_has_help_that_tells_its_exit_codes(airflow: Run, words: s
     assert "Exit code: 0 done" in answer.out
 
 
+@pytest.mark.parametrize("words", sorted(COMMANDS))
+def test_help_has_no_brackets_which_airflow_takes_for_markup_and_drops(words: str) -> None:
+    command = COMMANDS[words]
+    texts = [command.help, command.description, *(arg.kwargs.get("help") for arg in command.args)]
+    assert [text for text in texts if text and "[" in text] == []
+
+
 @pytest.mark.parametrize(
     "path",
     [
