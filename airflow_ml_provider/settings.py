@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def check_root(root: str) -> str:
     """
     Return an artifact root without its trailing slash.
 
-    :raises SettingsError: unless it is an absolute ``file://`` or an ``s3://`` address.
+    :raises SettingsError: unless it is an absolute ``file://`` or an ``s3://`` address and nothing else.
     """
     if not root.startswith(_SCHEMES):
         raise SettingsError(
@@ -112,6 +113,11 @@ def check_root(root: str) -> str:
     scheme, _, rest = root.partition("://")
     if not rest.strip("/") or (scheme == "file" and not rest.startswith("/")):
         raise SettingsError(f"[ml_provider] artifact_root names no absolute folder or bucket: {root!r}")
+    if re.search(r"\s[#;]", root):
+        raise SettingsError(
+            f"[ml_provider] artifact_root is {root!r}, with a comment in it; in airflow.cfg a comment needs "
+            "a line of its own"
+        )
     return root.rstrip("/")
 
 

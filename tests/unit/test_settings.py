@@ -44,6 +44,11 @@ def test_a_root_that_is_no_absolute_address_is_refused_by_name(root):
         check_root(root)
 
 
+def test_a_comment_behind_a_root_is_no_part_of_it():
+    with pytest.raises(SettingsError, match="a comment needs a line of its own"):
+        check_root("s3://bucket/airflow   # or file:///data")
+
+
 def test_the_default_root_lies_in_airflow_home(monkeypatch, airflow_home):
     monkeypatch.delenv("AIRFLOW__ML_PROVIDER__ARTIFACT_ROOT")
     assert load_settings().artifact_root == f"file://{airflow_home}/ml_artifacts"
