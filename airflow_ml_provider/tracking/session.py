@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_ml_provider.exceptions import TrackingError
+from airflow_ml_provider.exceptions import MlflowUnavailableError
 from airflow_ml_provider.tracking.errors import translate, without_password
 
 #: Bounds on how long a server that is gone holds a worker; the worker's own environment wins.
@@ -102,7 +102,8 @@ class _Environment:
                 lambda: not self._frames or self._fits(wanted) or self._mine(me), timeout=_WAIT_SECONDS
             )
             if not free:
-                raise TrackingError(
+                # Of that kind, for it passes too: the other connection's server may be hanging.
+                raise MlflowUnavailableError(
                     f"another thread of this process has held a session with another MLflow connection for "
                     f"{_WAIT_SECONDS:.0f} s; MLflow's settings are process-wide: use one connection at a time"
                 )

@@ -7,7 +7,7 @@ import threading
 import mlflow
 import pytest
 
-from airflow_ml_provider.exceptions import TrackingError
+from airflow_ml_provider.exceptions import MlflowUnavailableError
 from airflow_ml_provider.tracking import session as sessions
 from airflow_ml_provider.tracking.session import (
     REQUEST_LIMITS,
@@ -135,7 +135,7 @@ def test_waiting_for_another_server_ends(monkeypatch):
     holder.start()
     inside.wait(10)
     try:
-        with pytest.raises(TrackingError, match="another thread"), request_environment(TWO):
+        with pytest.raises(MlflowUnavailableError, match="another thread"), request_environment(TWO):
             pytest.fail("entered")
     finally:
         leave.set()

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from airflow_ml_provider.exceptions import MlflowAccessError, MlflowUnavailableError
+from airflow_ml_provider.tracking import session
 from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.tracking.session import Credentials, request_environment
 from airflow_ml_provider.tracking.waiting import Wanted
 from airflow_ml_provider.triggers import model_version, poller
 from airflow_ml_provider.triggers.model_version import ModelVersionTrigger
@@ -59,6 +62,43 @@ def test_it_looks_until_the_version_is_there_and_through_an_outage(answers):
     answers[0].extend([None, MlflowUnavailableError("away"), None, FOUND])
     assert asyncio.run(events_of(trigger())) == [{"status": "found", "model": FOUND.to_json()}]
     assert len(answers[1]) == 4
+
+
+def test_a_connection_that_hangs_does_not_end_the_wait_of_another(monkeypatch):
+    held, leave = threading.Event(), threading.Event()
+
+    def hang():
+        with request_environment(Credentials(token="of the server that hangs")):
+            held.set()
+            leave.wait(30)
+
+    class BusyHook(Hook):
+        @property
+        def client(self):
+            asked.append(self)
+            if len(asked) == 3:
+                leave.set()
+                hanging.join(30)
+            with request_environment(Credentials(token="mine")):
+                return object()
+
+        @client.setter
+        def client(self, _):
+            pass
+
+    asked: list[object] = []
+    monkeypatch.setattr(session, "_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(poller, "MlflowHook", BusyHook)
+    monkeypatch.setattr(model_version, "find_version", lambda client, wanted: FOUND)
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    try:
+        held.wait(30)
+        assert asyncio.run(events_of(trigger())) == [{"status": "found", "model": FOUND.to_json()}]
+    finally:
+        leave.set()
+        hanging.join(30)
+    assert len(asked) == 3
 
 
 def test_a_refusal_ends_the_wait_and_says_so(answers):
