@@ -169,7 +169,7 @@ def choose(described: Described, wanted: Sequence[Any], whose: str) -> Described
             place: Any = labels.get_loc(label)
         except (KeyError, TypeError, ValueError, pd.errors.InvalidIndexError):
             raise _no_column(label, list(labels), whose) from None
-        found = [place] if isinstance(place, int) else np.arange(len(labels))[place].tolist()
+        found = np.atleast_1d(np.arange(len(labels))[place]).tolist()
         if set(found) & set(positions):
             raise ValueError(f"the column {label!r} of {whose} is asked for twice")
         positions += found
@@ -215,7 +215,8 @@ def _label(name: Any) -> str:
 
 
 def _describe_frame(frame: pd.DataFrame, columns: _Columns) -> Described:
-    plain = frame.columns.is_unique and all(type(name) is str and _is_text(name) for name in frame.columns)
+    # Some kinds of labels cannot be asked whether they are unique.
+    plain = all(type(name) is str and _is_text(name) for name in frame.columns) and frame.columns.is_unique
     found = []
     for number in range(frame.shape[1]):
         name = frame.columns[number]
@@ -246,7 +247,10 @@ def _labels_to(labels: pd.Index) -> Described:
     table = columns.table()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+        if len(table):
+            writer.write_table(table)
+        else:  # without a batch, categories and levels are not written
+            writer.write_batch(pa.RecordBatch.from_arrays(columns.arrays, schema=table.schema))
     return {"index": described, "ipc": base64.b64encode(sink.getvalue()).decode("ascii")}
 
 

@@ -136,6 +136,8 @@ FRAMES: dict[str, pd.DataFrame] = {
     "sparse, no rows": Frame({"int": Sparse([]), "ones": Sparse(np.array([], "i1"), fill_value=1)}),
     "slice": Frame(np.arange(20).reshape(5, 4), columns=list("abcd"))[::2],
     "flags": Frame({"a": [1]}).set_flags(allows_duplicate_labels=False),
+    "labels of a category, no columns": Frame([[1, 2]], columns=pd.CategoricalIndex(pd.to_datetime(["2020", "2021"], utc=True))).iloc[:, :0],
+    "labels of intervals, one twice": Frame([[1, 2, 3]], columns=pd.IntervalIndex.from_tuples([(0, 1), (1, 2), (0, 1)])),
 }  # fmt: skip
 _attrs = Frame({"a": [1]})
 _attrs.attrs = {"source": ("a", 1), "when": dt.date(2020, 1, 1)}
@@ -226,6 +228,20 @@ def test_sparse_columns_are_stored_sparse(store: ArtifactStore) -> None:
     random = np.random.default_rng(0)
     values = np.where(random.random(1_000_000) < 0.001, random.random(1_000_000), 0)
     frame = Frame({"thin": Sparse(values, fill_value=0.0)})
+def test_labels_keep_their_levels_without_a_column(store: ArtifactStore) -> None:
+    frame = Frame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])).iloc[:, :0]
+
+    back = store.save(frame, "task").load()
+
+    assert [level.tolist() for level in back.columns.levels] == [["a", "b"], [1, 2]]
+
+
+def test_labels_that_pandas_cannot_look_up_come_back(store: ArtifactStore) -> None:
+    frame = Frame([[1, 2]], columns=pd.Index([1, 2], dtype="longdouble"))
+
+    assert same(frame, store.save(frame, "task").load())
+
+
     before = pa.total_allocated_bytes()
     ref = store.save(frame, "task")
     back = ref.load()
