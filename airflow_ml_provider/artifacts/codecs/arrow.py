@@ -82,6 +82,18 @@ def mark(value: Any) -> Marked:
 
     :raises UnsupportedTypeError: if a part of it cannot be carried exactly; names the part.
     """
+    marked = _mark(value)
+    if not _comes_back(marked.table.schema):
+        for field in marked.table.schema:
+            if not _comes_back(pa.schema([field])):
+                raise UnsupportedTypeError(
+                    f"the column {field.name!r} is of the type {field.type}, which Arrow writes to a file "
+                    "and does not read back; decode its dictionary (.dictionary_decode()), or .cast(...) it"
+                )
+    return marked
+
+
+def _mark(value: Any) -> Marked:
     home = type_name(type(value)).split(".")[0]
     if isinstance(value, (pa.Array, pa.ChunkedArray)):
         return _mark_array(value)
@@ -134,6 +146,19 @@ def _extensions(kind: pa.DataType) -> Iterator[str]:
     elif pa.types.is_nested(kind):
         for number in range(kind.num_fields):
             yield from _extensions(kind.field(number).type)
+
+
+def _comes_back(schema: pa.Schema) -> bool:
+    """Tell whether Arrow reads the types that it writes; it does not, of dictionaries of dictionaries."""
+    try:
+        back = pa.ipc.read_schema(schema.serialize())
+    except pa.ArrowException:
+        return False
+    return bool(back.equals(schema)) or all(
+        # Where an extension type is not registered, the reading says so.
+        one.equals(other) or set(_extensions(one.type)) != set(_extensions(other.type))
+        for one, other in zip(schema, back, strict=True)
+    )
 
 
 def _mark_table(value: pa.Table | pa.RecordBatch) -> Marked:

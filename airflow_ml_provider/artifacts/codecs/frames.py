@@ -288,14 +288,25 @@ def _describe_index(index: pd.Index, columns: _Columns, where: str) -> Described
         "names": names,
         "column": _add(columns, "__index__", index.array, where),
     }
-    freq = getattr(index, "freq", None)
-    if freq is not None and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
-        if pd.tseries.frequencies.to_offset(freq.freqstr) != freq:
-            raise UnsupportedTypeError(
-                f"{where} has the frequency {freq!r}, which its name does not tell in full"
-            )
-        described["freq"] = freq.freqstr
+    if isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)) and index.freq is not None:
+        described["freq"] = _frequency(index, where)
     return described
+
+
+def _frequency(index: Any, where: str) -> str:
+    """Name a frequency that can be set again by its name."""
+    freq, why = index.freq, ""
+    try:
+        if pd.tseries.frequencies.to_offset(freq.freqstr) != freq:
+            why = "which its name does not tell in full"
+        elif len(index) > 1 and index[0] + freq != index[1]:  # moments were rounded, or clocks changed
+            index.copy().freq = freq
+    except ValueError as exc:
+        why = f"which pandas does not take back: {exc}"
+    if why:
+        raise UnsupportedTypeError(f"{where} has the frequency {freq!r}, {why}; set its freq to None first")
+    name: str = freq.freqstr
+    return name
 
 
 def _make_index(described: Described, table: pa.Table | Picked) -> Any:
@@ -380,7 +391,7 @@ def _one(column: Any) -> Any:
 def _add(columns: _Columns, name: str, array: Any, where: str) -> Described:
     try:
         stored, described = _turn(array, where)
-    except (pa.ArrowException, OverflowError) as exc:
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as exc:
         raise UnsupportedTypeError(f"{where} of dtype {array.dtype} cannot be stored exactly: {exc}") from exc
     return {**described, "at": columns.add(name, stored)}
 

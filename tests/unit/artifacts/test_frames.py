@@ -216,8 +216,12 @@ def test_loaded_frames_can_be_written_to(store: ArtifactStore) -> None:
             Frame({"a": [1]}, index=pd.date_range("2020", periods=1, freq=pd.offsets.CustomBusinessDay(holidays=["2020-01-02"]))),
             r"the index has the frequency",
         ),
+        (Frame({"a": [1]}, index=pd.date_range("2020", periods=1, freq=pd.DateOffset(months=1))), r"the index has the frequency <DateOffset: months=1>.*set its freq to None"),
+        (Frame({"a": [1, 2]}, index=pd.date_range("2020", periods=2, freq="3ms").as_unit("s")), r"the index has the frequency <3 \* Millis>.*set its freq to None"),
+        (Frame({"half": series(["\ud800"], pd.StringDtype("python"))}), r"column 'half' of dtype string cannot be stored exactly: .*surrogates"),
+        (Frame({"twice": pd.Categorical.from_codes([0], pd.Index(pd.array(["a"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string())))))}), r"the column 'twice' is of the type dictionary<values=dictionary.*does not read back"),
     ],
-    ids=["object", "sparse", "byte order", "frequency"],
+    ids=["object", "sparse", "byte order", "frequency", "frequency without a name", "frequency of others", "surrogate", "dictionary of a dictionary"],
 )  # fmt: skip
 def test_what_arrow_cannot_carry_is_refused_by_column(store: ArtifactStore, frame: Any, message: str) -> None:
     with pytest.raises(UnsupportedTypeError, match=message):
@@ -367,3 +371,11 @@ def test_arrow_tables_come_back_with_their_schema(store: ArtifactStore, name: st
     assert type(back) is type(table)
     assert back.equals(table, check_metadata=True)
     assert back.schema.equals(table.schema, check_metadata=True)
+
+
+@pytest.mark.parametrize("values", [pa.array([b"0" * 16], pa.uuid()), pa.array(["a"]).dictionary_encode()])
+def test_an_arrow_type_that_files_do_not_keep_is_refused_by_name(store: ArtifactStore, values: Any) -> None:
+    table = pa.table({"plain": [1], "odd": pa.DictionaryArray.from_arrays(pa.array([0]), values)})
+
+    with pytest.raises(UnsupportedTypeError, match=r"the column 'odd' is of the type dictionary<"):
+        store.save(table, "task")
