@@ -171,6 +171,7 @@ def _mark_table(value: pa.Table | pa.RecordBatch) -> Marked:
     described = {
         "kind": "batch" if is_batch else "table",
         "metadata": value.schema.metadata is not None,
+        **({"rows": value.num_rows} if value.num_rows and not value.num_columns else {}),
         **_described_extensions(value.schema),
     }
     table = _compact(pa.Table.from_batches([value]) if is_batch else value)
@@ -264,8 +265,13 @@ def restore(source: Source, info: Stored, part: Part) -> Any:
             f"{', '.join(sorted(unknown))}; import what defines them, or call pyarrow.register_extension_type"
         )
     if kind in ("table", "batch"):
+        positions = None if part.columns is None else chosen(source.schema, part.columns, repr(info.name))
         own = metadata if described["metadata"] else None
-        return _restore_arrow(source, kind, own, info, part)
+        if positions == [] or not len(source.schema):
+            some = range(described.get("rows", 0))[part.rows or slice(None)]
+            count = source.read([0], part.rows).num_rows if len(source.schema) else len(some)
+            return _nothing(kind, count, own)
+        return _restore_arrow(source, kind, own, positions, part.rows)
     if kind in ("array", "chunked", "polars-series"):
         if part.columns is not None:
             raise TypeError(f"{info.name!r} is an array or a series, which has no columns to choose from")
@@ -305,14 +311,22 @@ def _restore_polars(source: Source, described: dict[str, Any], info: Stored, par
     return polars_frames.from_arrow(table, described, positions)
 
 
+def _nothing(kind: str, count: int, metadata: dict[bytes, bytes] | None) -> Any:
+    """So many rows of a table without a column."""
+    schema = pa.schema([pa.field("", pa.null())], metadata=metadata)
+    made = pa.Table if kind == "table" else pa.RecordBatch
+    return made.from_arrays([pa.nulls(count)], schema=schema).select([])
+
+
 def _restore_arrow(
-    source: Source, kind: str, metadata: dict[bytes, bytes] | None, info: Stored, part: Part
+    source: Source,
+    kind: str,
+    metadata: dict[bytes, bytes] | None,
+    positions: list[int] | None,
+    rows: slice | None,
 ) -> Any:
-    if part.columns is None:
-        table = source.read(None, part.rows)
-    else:
-        positions = chosen(source.schema, part.columns, repr(info.name))
-        table = source.read(sorted(positions) or [0][: len(source.schema)], part.rows)
+    table = source.read(None if positions is None else sorted(positions), rows)
+    if positions is not None:
         table = table.select([sorted(positions).index(position) for position in positions])
     table = table.replace_schema_metadata(metadata)
     if kind == "table":

@@ -228,10 +228,6 @@ def test_what_arrow_cannot_carry_is_refused_by_column(store: ArtifactStore, fram
         store.save(frame, "task")
 
 
-def test_sparse_columns_are_stored_sparse(store: ArtifactStore) -> None:
-    random = np.random.default_rng(0)
-    values = np.where(random.random(1_000_000) < 0.001, random.random(1_000_000), 0)
-    frame = Frame({"thin": Sparse(values, fill_value=0.0)})
 def test_labels_keep_their_levels_without_a_column(store: ArtifactStore) -> None:
     frame = Frame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])).iloc[:, :0]
 
@@ -246,6 +242,10 @@ def test_labels_that_pandas_cannot_look_up_come_back(store: ArtifactStore) -> No
     assert same(frame, store.save(frame, "task").load())
 
 
+def test_sparse_columns_are_stored_sparse(store: ArtifactStore) -> None:
+    random = np.random.default_rng(0)
+    values = np.where(random.random(1_000_000) < 0.001, random.random(1_000_000), 0)
+    frame = Frame({"thin": Sparse(values, fill_value=0.0)})
     before = pa.total_allocated_bytes()
     ref = store.save(frame, "task")
     back = ref.load()
@@ -358,6 +358,8 @@ TABLES = {
     "dictionary": pa.table({"a": pa.array(["x", "y", "x"]).dictionary_encode()}),
     "batch": pa.record_batch({"a": [1, 2]}),
     "empty batch": pa.record_batch({"a": pa.array([], pa.int8())}),
+    "rows alone": pa.table({"a": [1, 2]}).select([]),
+    "batch of rows alone": pa.record_batch({"a": [1, 2]}).select([]),
     "not null": pa.table({"a": [1]}, schema=pa.schema([pa.field("a", pa.int64(), nullable=False)])),
 }
 
@@ -369,6 +371,7 @@ def test_arrow_tables_come_back_with_their_schema(store: ArtifactStore, name: st
     back = store.save(table, "task").load()
 
     assert type(back) is type(table)
+    assert back.num_rows == table.num_rows
     assert back.equals(table, check_metadata=True)
     assert back.schema.equals(table.schema, check_metadata=True)
 
