@@ -47,6 +47,13 @@ def test_columns_are_those_of_the_whole_in_their_order(store: ArtifactStore, nam
         assert same(ref.load(columns=wanted, rows=1), frame.iloc[:1, places])
 
 
+def test_an_interval_is_found_among_labels_that_stand_twice(store: ArtifactStore) -> None:
+    labels = pd.IntervalIndex.from_tuples([(0, 1), (1, 2), (0, 1)])
+    frame = pd.DataFrame([[1, 2, 3]], columns=labels)
+
+    assert same(store.save(frame, "task").load(columns=[labels[1]]), frame.iloc[:, [1]])
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_parts_of_arrow_tables_are_of_the_whole(store: ArtifactStore, name: str) -> None:
     table = TABLES[name]
