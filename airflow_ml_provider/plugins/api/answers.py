@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import anyio
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -35,15 +36,22 @@ _HEADERS = [
 ]
 
 
+# Of the 40 threads that an API server has for all it does: a store that hangs must not hold those that take
+# the heartbeats of tasks.
+_AT_ONCE = 10
+_WAIT_SECONDS = 10.0
+
+
 class Guard:
     """
-    Puts the headers on every answer of an app, and answers what nobody expected.
+    Puts the headers on every answer of an app, answers what nobody expected, and lets in few at a time.
 
     Starlette's own handler of such errors answers with text and raises them again to Airflow's app.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
+        self._places = anyio.CapacityLimiter(_AT_ONCE)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -58,6 +66,17 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
+        with anyio.move_on_after(_WAIT_SECONDS) as waited:
+            await self._places.acquire()
+        if waited.cancelled_caught:
+            log.error(
+                "%s found no thread in %.0f seconds: is the artifact store slow?",
+                scope["path"],
+                _WAIT_SECONDS,
+            )
+            busy = error(503, "Too many requests wait for the artifact store. Try again in a minute.")
+            await busy(scope, receive, with_headers)
+            return
         try:
             await self._app(scope, receive, with_headers)
         except Exception:
@@ -65,6 +84,8 @@ class Guard:
             if not started:
                 failed = error(500, "Answering failed; the API server's log says why.")
                 await failed(scope, receive, with_headers)
+        finally:
+            self._places.release()
 
 
 def not_found(what: str) -> HTTPException:
