@@ -215,8 +215,9 @@ def _label(name: Any) -> str:
 
 
 def _describe_frame(frame: pd.DataFrame, columns: _Columns) -> Described:
+    plain = all(type(name) is str and _is_text(name) for name in frame.columns)
     # Some kinds of labels cannot be asked whether they are unique.
-    plain = all(type(name) is str and _is_text(name) for name in frame.columns) and frame.columns.is_unique
+    plain = plain and len(set(frame.columns)) == frame.shape[1]
     found = []
     for number in range(frame.shape[1]):
         name = frame.columns[number]
