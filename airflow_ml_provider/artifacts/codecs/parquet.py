@@ -454,7 +454,8 @@ class _File(arrow.Source):
             values = table.column(0).combine_chunks()
             values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
             return _encode(column, kind, values)
-        return column if column.type == kind else column.cast(kind)
+        # Types that differ in the names of items alone are equal, though not to people.
+        return column if str(column.type) == str(kind) else column.cast(kind)
 
 
 def load(data: memoryview, info: Stored) -> Any:

@@ -144,6 +144,7 @@ def test_a_table_comes_back_with_its_schema(store: ArtifactStore, table: str) ->
 
     assert type(back) is type(value)
     assert back.schema.equals(value.schema, check_metadata=True)
+    assert [str(column.type) for column in back.columns] == [str(column.type) for column in value.columns]
     assert back.equals(value) or repr(back.to_pylist()) == repr(value.to_pylist())
 
 
