@@ -13,6 +13,7 @@ from airflow_ml_provider.exceptions import ModelNotFoundError
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.settings import Settings, check_root, derive_key, load_settings
 from airflow_ml_provider.tracking.clocks import moment
+from airflow_ml_provider.tracking.errors import is_missing
 from airflow_ml_provider.tracking.models import ModelRef
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class MLClient:
     :param tracking_uri: The MLflow server that models are loaded from; by default that of
         ``[ml_provider] mlflow_conn_id``.
     :raises SettingsError: if an option is wrong.
+    :raises TypeError: if ``settings`` are none, as where an address is given without ``root=``.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class MLClient:
         storage_options: Mapping[str, Any] | None = None,
         tracking_uri: str | None = None,
     ) -> None:
+        if isinstance(settings, str):
+            raise TypeError(f"an address is given by name: MLClient(root={settings!r})")
         if conn_id is not None and storage_options is not None:
             raise ValueError("conn_id and storage_options both give credentials; give one of them")
         if signing_key is not None and root is None:
@@ -431,7 +435,8 @@ class ModelHistory:
         :param which: An alias or the number of a version.
         :param as_of: What the alias pointed at then, by the ledger.
         :param clock: The time that ``as_of`` means, as for :meth:`as_of`.
-        :raises ModelNotFoundError: if the alias pointed at nothing then.
+        :raises ModelNotFoundError: if the alias pointed at nothing then, or MLflow has no such model, version
+            or alias.
         """
         if as_of is not None:
             move = self.as_of(which, as_of, clock)
@@ -440,7 +445,16 @@ class ModelHistory:
                     f"{self.registered_model_name}@{which} pointed at nothing as of {as_of} ({clock} clock)"
                 )
             which = move.version
-        return self.ref(which).load()
+        ref = self.ref(which)
+        try:
+            return ref.load()
+        except Exception as exc:
+            if not is_missing(exc):
+                raise
+            aliases = ", ".join(self.aliases()) or "none"
+            raise ModelNotFoundError(
+                f"MLflow has no {ref.model_uri!r}: {exc}; aliases that the ledger knows: {aliases}"
+            ) from exc
 
 
 def _node(lineage: Lineage, of: Any, as_of: datetime | str | None, clock: Clock) -> str:

@@ -182,6 +182,23 @@ def test_a_model_is_loaded_by_alias_version_and_time(client, monkeypatch):
     assert (elsewhere.tracking_uri, elsewhere.mlflow_conn_id) == ("http://mlflow:5000", None)
 
 
+def test_a_model_that_mlflow_does_not_have_is_named_with_the_aliases_there_are(client, monkeypatch):
+    from mlflow.exceptions import RestException
+
+    def missing(self):
+        said = "Registered model alias champoin not found."
+        raise RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": said})
+
+    monkeypatch.setattr(ModelRef, "load", missing)
+    with pytest.raises(ModelNotFoundError, match=r"flight_delay@champoin.*the ledger knows: champion"):
+        client.model("flight_delay").load("champoin")
+
+
+def test_an_address_without_its_name_is_refused():
+    with pytest.raises(TypeError, match=r"MLClient\(root='s3://bucket/prefix'\)"):
+        MLClient("s3://bucket/prefix")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
