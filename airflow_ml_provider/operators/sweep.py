@@ -54,6 +54,8 @@ class SweepRunsOperator(MlflowTask, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not isinstance(older_than, timedelta | int | float):
+            raise TypeError(f"older_than must be a timedelta or a number of seconds, got {older_than!r}")
         self.experiments = experiments
         self.older_than = older_than
         self.close = close
