@@ -118,6 +118,9 @@ class KeyMaker:
                     found = metadata.version(name)
                 except metadata.PackageNotFoundError:
                     found = "not installed"
+                    self._unknown.append(
+                        f"a version of {name!r} in environment=: no distribution of that name is installed here"
+                    )
             self.add(f"environment {name}", found, show=True)
 
     def add_files(self, paths: Iterable[str | Path], folder: Path) -> None:

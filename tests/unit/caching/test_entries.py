@@ -150,4 +150,6 @@ def test_versions_of_packages_are_shown():
     maker.add_environment(["python", "pandas", "no-such-package"])
     shown = maker.key().shown
     assert shown["environment no-such-package"] == "not installed"
+    (unknown,) = maker.key().unknown
+    assert "'no-such-package'" in unknown
     assert shown["environment pandas"][0].isdigit()
