@@ -119,7 +119,7 @@ class KeyMaker:
                 except metadata.PackageNotFoundError:
                     found = "not installed"
                     self._unknown.append(
-                        f"a version of {name!r} in environment=: no distribution of that name is installed here"
+                        f"a version of {name!r} in environment=, which is no installed distribution here"
                     )
             self.add(f"environment {name}", found, show=True)
 
