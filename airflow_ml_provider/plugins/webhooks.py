@@ -24,13 +24,16 @@ log = logging.getLogger(__name__)
 URL_PREFIX = "/ml-provider"
 ALIAS_SET = "model_version_alias.created"
 _MAX_BODY = 1_000_000
+_AT_ONCE = 4
 
 
 def make_app() -> Any:
     """Make the app with the route ``POST /webhooks/mlflow/{mlflow_conn_id}``."""
+    import anyio
     from fastapi import FastAPI, HTTPException, Request
-    from starlette.concurrency import run_in_threadpool
 
+    # Of the API server's threads, which take the heartbeats of tasks too.
+    at_once = anyio.CapacityLimiter(_AT_ONCE)
     app = FastAPI(title="airflow-ml-provider", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.post("/webhooks/mlflow/{mlflow_conn_id}")
@@ -44,7 +47,7 @@ def make_app() -> Any:
                 raise HTTPException(413, "too large for a webhook of MLflow")
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
-            return await run_in_threadpool(receive, mlflow_conn_id, headers, body)
+            return await anyio.to_thread.run_sync(receive, mlflow_conn_id, headers, body, limiter=at_once)
         except WebhookRefusedError as exc:
             # Why is for the log: who sends forged webhooks learns nothing, not even which connections exist.
             log.warning("Refused a webhook for the connection %r: %s", mlflow_conn_id, exc)
@@ -83,25 +86,40 @@ def announce(mlflow_conn_id: str, delivery: Delivery) -> dict[str, Any]:
         check_alias(alias)
     except ValueError as exc:
         return {"announced": [], "ignored": str(exc)}
+    asset_of_alias = select(AssetModel).where(
+        AssetModel.uri == model_asset_uri(name, alias), AssetModel.active.has()
+    )
+    # Lets one of two API servers, or of two deliveries, announce a move.
+    locked = asset_of_alias.with_for_update(of=AssetModel)
+    unused: dict[str, Any] = {"announced": [], "ignored": f"no DAG uses the asset of {name}@{alias}"}
     with create_session() as session:
-        # The lock lets one of two API servers, or of two deliveries, announce a move.
-        asset = session.scalar(
-            select(AssetModel)
-            .where(AssetModel.uri == model_asset_uri(name, alias), AssetModel.active.has())
-            .with_for_update(of=AssetModel)
-        )
+        asset = session.scalar(asset_of_alias)
         if asset is None:
-            return {"announced": [], "ignored": f"no DAG uses the asset of {name}@{alias}"}
-        ledger = Ledger(ArtifactStoreHook().store.objects)
+            return unused
         known = _announced(asset.id, session)
-        if known is None:
-            # Nobody watched so far: what is new is what the ledger does not know.
-            latest = ledger.latest_turn(name, alias)
-            known = Watermark(None, -1 if latest is None or latest.sequence is None else latest.sequence)
-        extras, reached = news_of(MlflowHook(mlflow_conn_id).client, ledger, name, alias, known)
+    # No transaction is open meanwhile: a server that hangs would hold up whatever announces this asset.
+    ledger = Ledger(ArtifactStoreHook().store.objects)
+    if known is None:
+        # Nobody watched so far: what is new is what the ledger does not know, before MLflow is asked.
+        latest = ledger.latest_turn(name, alias)
+        number = -1 if latest is None or latest.sequence is None else latest.sequence
+        with create_session() as session:
+            asset = session.scalar(locked)
+            if asset is None:
+                return unused
+            known = _announced(asset.id, session) or Watermark(None, number)
+            _remember(asset.id, known, session)
+    extras, reached = news_of(MlflowHook(mlflow_conn_id).client, ledger, name, alias, known)
+    with create_session() as session:
+        asset = session.scalar(locked)
+        if asset is None:
+            return unused
+        others = _announced(asset.id, session)
+        extras = [extra for extra in extras if others is None or extra["sequence"] > others.sequence]
         for extra in extras:
             asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
-        _remember(asset.id, reached, session)
+        if others is None or reached.sequence > others.sequence:
+            _remember(asset.id, reached, session)
     versions = [extra["version"] for extra in extras]
     log.info("Webhook %s: %s@%s, announced versions: %s", delivery.delivery_id, name, alias, versions)
     return {"announced": versions}

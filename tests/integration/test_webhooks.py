@@ -176,6 +176,55 @@ def test_a_promotion_that_announces_itself_is_not_announced_by_its_webhook(clien
     assert deliver(endpoint, model).json() == {"announced": []}
 
 
+def test_no_transaction_waits_for_mlflow(client, endpoint, model, monkeypatch):
+    """A row that is locked while MLflow hangs would hold up the promotion that moved the alias."""
+    from airflow.utils import session as sessions
+
+    from airflow_ml_provider.plugins import webhooks
+
+    opened: list[object] = []
+    seen: list[int] = []
+    create_session, news_of = sessions.create_session, webhooks.news_of
+
+    @contextlib.contextmanager
+    def counted(*args, **kwargs):
+        with create_session(*args, **kwargs) as session:
+            opened.append(session)
+            yield session
+        opened.pop()
+
+    def asked(*args):
+        seen.append(len(opened))
+        return news_of(*args)
+
+    monkeypatch.setattr(sessions, "create_session", counted)
+    monkeypatch.setattr(webhooks, "news_of", asked)
+    client.set_registered_model_alias(model, "champion", "2")
+    assert deliver(endpoint, model).json() == {"announced": ["2"]}
+    assert seen == [0]
+
+
+def test_a_move_that_another_announces_meanwhile_is_not_announced_again(client, endpoint, model, monkeypatch):
+    from airflow_ml_provider.plugins import webhooks
+
+    news_of, inner = webhooks.news_of, []
+
+    def asked(*args):
+        found = news_of(*args)
+        if not inner:
+            inner.append(None)
+            inner.append(deliver(endpoint, model).json())
+        return found
+
+    monkeypatch.setattr(webhooks, "news_of", asked)
+    client.set_registered_model_alias(model, "champion", "2")
+    assert deliver(endpoint, model).json() == {"announced": []}
+    assert inner[1] == {"announced": ["2"]}
+    assert announced(model) == ["2"]
+    client.set_registered_model_alias(model, "champion", "3")
+    assert deliver(endpoint, model).json() == {"announced": ["3"]}
+
+
 def test_an_alias_that_no_dag_waits_for_is_left_alone(client, endpoint):
     assert "no DAG uses" in deliver(endpoint, "unknown_model").json()["ignored"]
 
