@@ -46,7 +46,7 @@ _DIGEST = re.compile(rb"blake3:[0-9a-f]{64}")
 _VERSION_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{15}-[0-9a-f]{15}-[0-9a-f]{12}(?![0-9a-f])")
 _BLOB_KEY = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 
-Kind = Literal["version", "blob", "trash", "unfinished"]
+Kind = Literal["version", "blob", "trash", "unfinished", "record"]
 Protected = Collection[str] | Callable[[ArtifactRef], str | None]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -117,18 +117,18 @@ class Retention:
         if self.keep_last is not None and rank <= self.keep_last:
             return f"it is among the last {self.keep_last} of its name"
         if self.keep_for is not None and age <= self.keep_for:
-            return f"it is not older than {_span(self.keep_for)}"
+            return f"it is not older than {span(self.keep_for)}"
         return None
 
     def reason_to_go(self, name: str, rank: int, age: timedelta) -> str:
         """Say why a version goes."""
         if self.passing_for is not None and self.is_over(name, age):
-            return f"{_span(age)} old, and checkpoints are kept for {_span(self.passing_for)}"
+            return f"{span(age)} old, and checkpoints are kept for {span(self.passing_for)}"
         words = []
         if self.keep_last is not None:
             words.append(f"number {rank} of its name, and the last {self.keep_last} are kept")
         if self.keep_for is not None:
-            words.append(f"{_span(age)} old, and {_span(self.keep_for)} are kept")
+            words.append(f"{span(age)} old, and {span(self.keep_for)} are kept")
         return "; ".join(words)
 
 
@@ -138,7 +138,8 @@ class Decision:
     What becomes of one object, and why.
 
     :param kind: ``version`` (a manifest), ``blob`` (content), ``trash`` (content that an earlier collection
-        took away) or ``unfinished`` (what a writer that died left).
+        took away), ``unfinished`` (what a writer that died left) or ``record`` (of an attempt of a task, see
+        :mod:`..lineage.expiry`).
     :param size_bytes: Of the object itself; the content of a version is counted with its blob.
     :param problem: It should not be there, and a person must look at it.
     """
@@ -193,6 +194,15 @@ class Plan:
     @property
     def problems(self) -> tuple[Decision, ...]:
         return tuple(item for item in self.decisions if item.problem)
+
+    def makers_of_kept(self) -> set[str]:
+        """Return the keys of the records of the attempts that wrote versions that stay."""
+        makers = set()
+        for item in self.kept:
+            ref = self._memory.refs.get(item.key)
+            if ref is not None and (by := ref.producer) is not None:
+                makers.add(keys.record_key(by.dag_id, by.run_id, by.task_id, by.map_index, by.try_number))
+        return makers
 
     def totals(self, *, goes: bool = True) -> Totals:
         """Count what goes, or what stays."""
@@ -436,15 +446,15 @@ class _Reasons:
                 return "it is the newest of its name"
             reason = policy.reason_to_keep(ref.name, rank, age)
         if reason is None and min(age, self._now - entry.modified) < policy.grace:
-            reason = f"it is younger than the grace period of {_span(policy.grace)}"
+            reason = f"it is younger than the grace period of {span(policy.grace)}"
         if reason is None and ref.version_id in self._cached:
             reason = "a cache entry names it"
         if reason is None and ref.version_id in self._used:
-            reason = f"a run that was active in the last {_span(policy.grace)} used it"
+            reason = f"a run that was active in the last {span(policy.grace)} used it"
         if reason is None and ref.producer is not None:
             run = f"{keys.segment(ref.producer.dag_id)}/{keys.segment(ref.producer.run_id)}"
             if run in self._active_runs:
-                reason = f"its run was active in the last {_span(policy.grace)}"
+                reason = f"its run was active in the last {span(policy.grace)}"
         if reason is None:
             if callable(self._protected):
                 reason = self._protected(ref)
@@ -635,7 +645,7 @@ def _about_blobs(
         elif reason := needed.get(_digest_of_key(entry.key)):
             yield Decision("blob", entry.key, entry.size_bytes, False, reason)
         elif now - entry.modified < policy.grace:
-            reason = f"it is younger than the grace period of {_span(policy.grace)}"
+            reason = f"it is younger than the grace period of {span(policy.grace)}"
             yield Decision("blob", entry.key, entry.size_bytes, False, reason)
         else:
             yield Decision("blob", entry.key, entry.size_bytes, True, "no version that stays refers to it")
@@ -652,9 +662,9 @@ def _about_trash(
         elif needs := needed.get(parsed[0]):
             reason = f"{needs}; it goes back to its place if it is missing there"
         elif now - parsed[1] < policy.grace:
-            reason = f"it was removed less than {_span(policy.grace)} ago"
+            reason = f"it was removed less than {span(policy.grace)} ago"
         else:
-            goes, reason = True, f"it was removed more than {_span(policy.grace)} ago and nobody missed it"
+            goes, reason = True, f"it was removed more than {span(policy.grace)} ago and nobody missed it"
         yield Decision("trash", entry.key, entry.size_bytes, goes, reason, problem=parsed is None)
 
 
@@ -664,7 +674,7 @@ def _about_unfinished(
     limit = max(policy.grace, _WRITER_IS_GONE_AFTER)
     for entry in unfinished:
         goes = now - entry.modified >= limit
-        reason = "its writer died" if goes else f"it was written to less than {_span(limit)} ago"
+        reason = "its writer died" if goes else f"it was written to less than {span(limit)} ago"
         yield Decision("unfinished", entry.key, entry.size_bytes, goes, reason)
 
 
@@ -723,7 +733,8 @@ def _title(ref: ArtifactRef) -> str:
     return f"{ref.name!r} version {ref.version_id}"
 
 
-def _span(length: timedelta) -> str:
+def span(length: timedelta) -> str:
+    """Say a length of time in hours or days."""
     hours = length / timedelta(hours=1)
     return f"{hours:.3g} hours" if hours < 48 else f"{hours / 24:.4g} days"
 

@@ -110,6 +110,13 @@ ARG_CHECKPOINT_DAYS = Arg(
     "them; where that is 0 they stay).",
     type=not_negative,
 )
+ARG_RECORDS_DAYS = Arg(
+    ("--records-days",),
+    help="Let the records of runs go that wrote none for so many days, with the lists that they are in. What "
+    "wrote a version that stays, or made a model that an alias points at, keeps its record (default: all "
+    "stay).",
+    type=not_negative,
+)
 ARG_GRACE_HOURS = Arg(
     ("--grace-hours",),
     help="Delete nothing younger; longer than any task takes to store what it returns (default: 24).",
@@ -416,7 +423,7 @@ ML_COMMANDS = (
         description="Say which versions retention lets go, which content nobody refers to, and why; with "
         "--delete, remove them. Without --keep-last or --keep-days every version stays. The newest version "
         "of a name, what a cache entry names, what a kept version holds, what open runs use and what "
-        "trained a model that an alias points at always stay.",
+        "trained a model that an alias points at always stay. With --records-days, old records go too.",
         epilog=_EXIT_CODES,
         func=lazy_load_command("airflow_ml_provider.cli.gc.collect_garbage"),
         args=(
@@ -426,6 +433,7 @@ ML_COMMANDS = (
             ARG_NAMES,
             ARG_EXCLUDE,
             ARG_CHECKPOINT_DAYS,
+            ARG_RECORDS_DAYS,
             ARG_GRACE_HOURS,
             ARG_OUTPUT,
             ARG_VERBOSE,

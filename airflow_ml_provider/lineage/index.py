@@ -84,7 +84,6 @@ def index_attempt(objects: ObjectStore, record: Mapping[str, Any]) -> None:
     run_after = _moment(run.get("run_after"))
     if run_after is None:
         return
-    place = run_place(record["run_id"], run_after)
     # Every attempt of the run says the same; the first one writes it.
     entry = {
         "kind": "ml-run/v1",
@@ -94,7 +93,7 @@ def index_attempt(objects: ObjectStore, record: Mapping[str, Any]) -> None:
         "data_interval": record.get("data_interval"),
         "effective_at": record.get("effective_at"),
     }
-    objects.put_json(f"{runs_prefix(record['dag_id'])}{place}.json", entry, create_only=True)
+    objects.put_json(_run_key(record, run_after), entry, create_only=True)
 
     if any(record.get(name) for name in _MEASURED):
         row = {
@@ -102,8 +101,7 @@ def index_attempt(objects: ObjectStore, record: Mapping[str, Any]) -> None:
             **{name: record.get(name) for name in (*_WHO, "outcome", *_WHEN, *_MEASURED, "cached")},
             **{name: run.get(name) for name in _RUN},
         }
-        name = metrics_name(record["run_id"], run_after, record["task_id"], record["map_index"])
-        objects.put_json(f"{metrics_prefix(record['dag_id'])}{name}", row, create_only=False)
+        objects.put_json(_metrics_key(record, run_after), row, create_only=False)
 
     promotion = record.get("promotion") or {}
     if promotion.get("registered_model_name") and promotion.get("alias"):
@@ -116,6 +114,21 @@ def index_attempt(objects: ObjectStore, record: Mapping[str, Any]) -> None:
         }
         prefix = decisions_prefix(promotion["registered_model_name"], promotion["alias"])
         objects.put_json(f"{prefix}{keys.before_versions_at(when)}-{who}.json", decision, create_only=False)
+
+
+def places_of(record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the keys of a record's run and of what its task instance measured; None if it is in no order."""
+    run_after = _moment((record.get("run") or {}).get("run_after"))
+    return None if run_after is None else (_run_key(record, run_after), _metrics_key(record, run_after))
+
+
+def _run_key(record: Mapping[str, Any], run_after: datetime) -> str:
+    return f"{runs_prefix(record['dag_id'])}{run_place(record['run_id'], run_after)}.json"
+
+
+def _metrics_key(record: Mapping[str, Any], run_after: datetime) -> str:
+    name = metrics_name(record["run_id"], run_after, record["task_id"], record["map_index"])
+    return f"{metrics_prefix(record['dag_id'])}{name}"
 
 
 def _moment(value: Any) -> datetime | None:

@@ -134,14 +134,24 @@ def write_record(objects: ObjectStore, record: TaskRecord, *, already: set[str] 
     from airflow_ml_provider.lineage.index import index_attempt
 
     known = set() if already is None else already
-    objects.put_json(record.key, record.to_json(), create_only=False)
+    written = record.to_json()
+    objects.put_json(record.key, written, create_only=False)
     # What was handed over as an input may turn out to be what is evaluated: then the edge is written again.
-    edges = {key: doc for key, doc in _edges(record) if _mark(key, doc) not in known}
+    edges = {key: doc for key, doc in edges_of(written) if _mark(key, doc) not in known}
     # Which model a registered version is never changes; who made it and who used it are edges of their own.
     at_once(lambda key: objects.put_json(key, edges[key], create_only=key.startswith("registered/")), edges)
     known.update(_mark(key, doc) for key, doc in edges.items())
     if record.outcome != RUNNING:
-        index_attempt(objects, record.to_json())
+        index_attempt(objects, written)
+
+
+def key_of(record: Mapping[str, Any]) -> str:
+    """
+    Return where a record lives under the artifact root.
+
+    :param record: :meth:`TaskRecord.to_json`, or the identity of an attempt as in it.
+    """
+    return keys.record_key(*(record[name] for name in _ATTEMPT))
 
 
 def close_killed(objects: ObjectStore, record: Mapping[str, Any], found_by: int) -> bool:
@@ -152,7 +162,7 @@ def close_killed(objects: ObjectStore, record: Mapping[str, Any], found_by: int)
     :param found_by: The number of the try that asks.
     :returns: Whether it was so. One request, two if it was.
     """
-    key = keys.record_key(*(record[name] for name in _ATTEMPT))
+    key = key_of(record)
     try:
         doc = objects.get_json(key)
     except ArtifactNotFoundError:
@@ -263,36 +273,40 @@ def runs_started_by(objects: ObjectStore, uri: str, event: str) -> Iterator[dict
     return _edges_under(objects, keys.event_prefix(uri, event))
 
 
-def _edges(record: TaskRecord) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name the objects that lead back to a record."""
-    place = _place(record)
-    who: dict[str, Any] = {name: getattr(record, name) for name in _ATTEMPT}
-    who |= {"recorded_at": record.recorded_at.isoformat(), "record": record.key}
-    if record.outcome != RUNNING:
+def edges_of(record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """
+    Name the objects that lead back to a record, and say what is in them.
+
+    :param record: :meth:`TaskRecord.to_json`.
+    """
+    key = key_of(record)
+    place = key.removeprefix("records/")
+    who = {**{name: record[name] for name in _ATTEMPT}, "recorded_at": record["recorded_at"], "record": key}
+    if record["outcome"] != RUNNING:
         # An edge is written once, by then the outcome may be open; the record knows it.
-        who["outcome"] = record.outcome
-    uses = [("read" if use.loaded else "handed", use) for use in record.reads]
-    for how, use in (*(("reused", use) for use in record.reused), *uses):
-        yield keys.consumers_prefix(use.version_id) + place, {**who, "name": use.name, "use": how}
-    for direction, models in (("written", record.models_written), ("read", record.models_read)):
-        for model in models:
-            key = model_key(model)
-            if key is None:
+        who["outcome"] = record["outcome"]
+    uses = [("read" if use["loaded"] else "handed", use) for use in record.get("reads") or ()]
+    for how, use in (*(("reused", use) for use in record.get("reused") or ()), *uses):
+        yield keys.consumers_prefix(use["version_id"]) + place, {**who, "name": use["name"], "use": how}
+    for direction in ("written", "read"):
+        for model in record.get(f"models_{direction}") or ():
+            filed = model_key(model)
+            if filed is None:
                 continue
-            yield keys.model_edges_prefix(key, direction) + place, {**who, **model}
+            yield keys.model_edges_prefix(filed, direction) + place, {**who, **model}
             name, version = model.get("registered_model_name"), model.get("version")
             if name and version:
                 known = {label: model.get(label) for label in _MODEL}
-                yield keys.registered_key(name, str(version)), {**known, "model_key": key}
-    if made := (record.evaluation or {}).get("mlflow_run_id"):
+                yield keys.registered_key(name, str(version)), {**known, "model_key": filed}
+    if made := (record.get("evaluation") or {}).get("mlflow_run_id"):
         yield keys.evaluation_edges_prefix(made, "written") + place, who
-    if used := (record.promotion or {}).get("evaluation_run_id"):
+    if used := (record.get("promotion") or {}).get("evaluation_run_id"):
         yield keys.evaluation_edges_prefix(used, "read") + place, who
-    run = f"{keys.segment(record.dag_id)}/{keys.segment(record.run_id)}.json"
-    for event in record.triggered_by:
-        started = {"dag_id": record.dag_id, "run_id": record.run_id, **event}
-        key = keys.event_prefix(event["uri"], event_id(event.get("source"), event.get("timestamp")))
-        yield key + run, _plain(started)
+    run = f"{keys.segment(record['dag_id'])}/{keys.segment(record['run_id'])}.json"
+    for event in record.get("triggered_by") or ():
+        started = {"dag_id": record["dag_id"], "run_id": record["run_id"], **event}
+        place = keys.event_prefix(event["uri"], event_id(event.get("source"), event.get("timestamp")))
+        yield place + run, started
 
 
 def _mark(key: str, doc: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.objects import ObjectStore, _Folder
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from airflow_ml_provider.cli import gc
+from airflow_ml_provider.cli import protection
 from airflow_ml_provider.exceptions import MlflowUnavailableError, MLProviderError, StoreError
 from airflow_ml_provider.lineage.records import TaskRecord, VersionUse, write_record
 from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
@@ -146,7 +146,7 @@ def test_the_checkpoints_of_an_open_run_stay(
     airflow: Run, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save(b"1", "checkpoints/training/fit", producer=Producer("training", "run", "fit"))
-    monkeypatch.setattr(gc, "_open_runs", lambda: {("training", "run")})
+    monkeypatch.setattr(protection, "_open_runs", lambda: {("training", "run")})
     answer = airflow("ml", "gc", "--checkpoint-days", "0", *NOW, "--delete", "-v", "--output", "json")
     assert "its run 'run' of 'training' is open" in answer.out
     assert len(store.versions("checkpoints/training/fit")) == 1
@@ -154,7 +154,7 @@ def test_the_checkpoints_of_an_open_run_stay(
     def refuse() -> set[tuple[str, str]]:
         raise MLProviderError("the database is down")
 
-    monkeypatch.setattr(gc, "_open_runs", refuse)
+    monkeypatch.setattr(protection, "_open_runs", refuse)
     assert airflow("ml", "gc", "--checkpoint-days", "0", *NOW, "--delete").code == 1
     assert len(store.versions("checkpoints/training/fit")) == 1
     answer = airflow("ml", "gc", "--checkpoint-days", "0", *NOW)
@@ -230,7 +230,7 @@ def test_what_open_runs_made_or_used_stays(
         root,
         TaskRecord("scoring", "open", "score", -1, 1, "success", reads=(VersionUse.of(versions[1]),)),
     )
-    monkeypatch.setattr(gc, "_open_runs", lambda: {("scoring", "open"), ("training", "run-1")})
+    monkeypatch.setattr(protection, "_open_runs", lambda: {("scoring", "open"), ("training", "run-1")})
     answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete", "--verbose", "--output", "json")
     reasons = {row["object"]: row["reason"] for row in json.loads(answer.out)}
     used, made = (reasons[keys.version_key("flights", ref.version_id)] for ref in versions[1:])
@@ -318,7 +318,7 @@ def test_records_of_others_are_read_only_if_nothing_leads_to_the_training(
     register = TaskRecord("training", "r", "register", -1, 1, "success", models_written=(registered,))
     old_record(store, root, register)
     moved(store, "1", "cafe")
-    monkeypatch.setattr(gc, "_open_runs", lambda: {("scoring", "open")})
+    monkeypatch.setattr(protection, "_open_runs", lambda: {("scoring", "open")})
     seen: list[str] = []
     real = ObjectStore.get
     monkeypatch.setattr(
@@ -330,6 +330,78 @@ def test_records_of_others_are_read_only_if_nothing_leads_to_the_training(
     read = {key for key in seen if key.startswith("records/")}
     assert {fit.key, used.key, register.key} <= read
     assert read.isdisjoint(other.key for other in others) == filed
+
+
+def test_old_records_go_but_what_made_what_stays(
+    airflow: Run,
+    root: Path,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = ModelRef("models:/m-1", model_id="m-1", mlflow_run_id="cafe").to_json()
+    moved(store, "1", "cafe")
+    monkeypatch.setattr(protection, "_open_runs", lambda: {("training", "open")})
+    producer = versions[0].producer
+    assert producer is not None
+    kept = {
+        "it wrote a version that stays": TaskRecord(
+            "training", producer.run_id, "features", -1, 1, "success", writes=(VersionUse.of(versions[0]),)
+        ),
+        "it tells who made the model delay@champion": TaskRecord(
+            "training",
+            "r",
+            "fit",
+            -1,
+            1,
+            "success",
+            models_written=({**made, "registered_model_name": "delay", "version": "1", "role": "trained"},),
+        ),
+        "its run is open": TaskRecord("training", "open", "fit", -1, 1, "failed"),
+    }
+    old = [TaskRecord("scoring", f"r{number}", "score", -1, 1, "success") for number in range(3)]
+    for record in (*kept.values(), *old):
+        old_record(store, root, record)
+    young = TaskRecord("scoring", "today", "score", -1, 1, "success")
+    write_record(store.objects, young)
+
+    before = files(root)
+    dry = airflow("ml", "gc", "--records-days", "29", *NOW, "--verbose", "--output", "json")
+    assert (dry.code, files(root)) == (0, before)
+    assert "0 bytes, 3 records would go" in dry.err
+    rows = {row["object"]: row for row in json.loads(dry.out) if row["kind"] == "record"}
+    assert {record.key: reason for reason, record in kept.items()} == {
+        key: row["reason"] for key, row in rows.items() if row["decision"] == "stays"
+    }
+    assert rows[old[0].key]["reason"] == "the last record of its run is 30 days old, and 29 days are kept"
+
+    real = airflow("ml", "gc", "--records-days", "29", *NOW, "--delete")
+    assert (real.code, "0 bytes, 3 records; 4 versions" in real.err) == (0, True)
+    left = {entry.key for entry in store.objects.list("records")}
+    assert left == {record.key for record in (*kept.values(), young)}
+    assert airflow("ml", "gc", "--records-days", "31", *NOW, "--delete").code == 0
+    assert airflow("ml", "gc", *NOW, "--delete").code == 0
+    assert {entry.key for entry in store.objects.list("records")} == left
+
+
+def test_records_are_as_old_as_the_grace_period_at_least(
+    airflow: Run, root: Path, store: ArtifactStore
+) -> None:
+    old_record(store, root, TaskRecord("scoring", "r", "score", -1, 1, "success"))
+    airflow("ml", "gc", "--records-days", "0", "--grace-hours", "1000", "--delete")
+    assert len(list(store.objects.list("records"))) == 1
+
+
+def test_a_damaged_record_is_named_and_stays(airflow: Run, root: Path, store: ArtifactStore) -> None:
+    record = TaskRecord("scoring", "r", "score", -1, 1, "success")
+    old_record(store, root, record)
+    stamp = (root / record.key).stat().st_mtime
+    (root / record.key).write_bytes(b"{")
+    os.utime(root / record.key, (stamp, stamp))
+    answer = airflow("ml", "gc", "--records-days", "1", *NOW, "--delete")
+    assert answer.code == 1
+    assert f"look at {record.key}: it is no record, or damaged, and stays" in answer.err
+    assert "0 records; " in answer.err
 
 
 @pytest.mark.parametrize(
@@ -351,7 +423,7 @@ def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
     def down() -> Any:
         raise error
 
-    monkeypatch.setattr(gc, source, down)
+    monkeypatch.setattr(protection, source, down)
     dry = airflow("ml", "gc", "--keep-last", "1", *NOW)
     assert dry.code == 0
     assert f"warning: {error}" in dry.err
@@ -379,7 +451,7 @@ def test_open_runs_are_the_queued_and_running_ones(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(airflow_session, "create_session", create_session)
     path.touch()
     with pytest.raises(MLProviderError, match="no such table"):
-        gc._open_runs()
+        protection._open_runs()
 
     DagRun.__table__.create(engine)
     with engine.begin() as connection:
@@ -394,5 +466,5 @@ def test_open_runs_are_the_queued_and_running_ones(tmp_path: Path, monkeypatch: 
                 "log_template_id": None,
             }
             connection.execute(insert(DagRun).values(row))
-    assert gc._open_runs() == {("training", "queued"), ("training", "running")}
+    assert protection._open_runs() == {("training", "queued"), ("training", "running")}
     engine.dispose()
