@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_ml_provider.artifacts.collection import Decision, span
+from airflow_ml_provider.artifacts.collection import BATCH, Decision, span
 from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError
 from airflow_ml_provider.lineage.index import places_of
@@ -57,17 +57,33 @@ def forget(objects: ObjectStore, decisions: Iterable[Decision]) -> list[Decision
     :raises StoreError: if the storage refuses. What is done stays done.
     """
     gone: list[Decision] = []
-    for _, some in itertools.groupby(decisions, lambda item: _run_of(item.key)):
-        of_run = list(some)
-        going = [item for item in of_run if item.goes]
+    for batch in _batches(decisions):
+        going = [item for item in batch if item.goes]
         read = zip(going, at_once(lambda item: _read(objects, item.key), going), strict=True)
         known = {item.key: doc for item, doc in read if doc is not None}
-        stay = {item.key for item in of_run} - set(known)
-        doomed = {key for doc in known.values() for key in _leading_to(doc, stay)}
+        stay: dict[str, set[str]] = {}
+        for item in batch:
+            if item.key not in known:
+                stay.setdefault(_run_of(item.key), set()).add(item.key)
+        doomed = {
+            key for own, doc in known.items() for key in _leading_to(doc, stay.get(_run_of(own), set()))
+        }
         objects.delete(sorted(doomed))
         objects.delete(sorted(known))
         gone += [item for item in going if item.key in known]
     return gone
+
+
+def _batches(decisions: Iterable[Decision]) -> Iterator[list[Decision]]:
+    """Put whole runs together, so that many go in few requests."""
+    batch: list[Decision] = []
+    for _, of_run in itertools.groupby(decisions, lambda item: _run_of(item.key)):
+        batch += of_run
+        if len(batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _leading_to(record: dict[str, Any], stay: set[str]) -> Iterator[str]:

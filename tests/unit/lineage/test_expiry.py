@@ -119,6 +119,17 @@ def test_what_is_needed_keeps_all_that_leads_to_it(objects: ObjectStore, write: 
     assert (rooms.count("runs"), rooms.count("events"), rooms.count("metrics")) == (1, 1, 1)
 
 
+def test_runs_go_many_at_a_time(objects: ObjectStore, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_ml_provider.lineage.expiry.BATCH", 4)
+    records = [write(f"run-{number}", task) for number in range(5) for task in ("fit", "judge")]
+    calls: list[list[str]] = []
+    real = _Folder.delete
+    monkeypatch.setattr(_Folder, "delete", lambda self, keys: calls.append(keys) or real(self, keys))
+    assert expire(objects) == [record.key for record in records]
+    assert len(calls) == 2 * 3
+    assert {key for key in every(objects) if not key.startswith(STAYS)} == set()
+
+
 def test_a_collection_that_is_interrupted_is_gone_on_with(
     objects: ObjectStore, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
