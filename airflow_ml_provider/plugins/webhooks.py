@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name, model_asset_uri
-from airflow_ml_provider.exceptions import WebhookRefusedError
+from airflow_ml_provider.exceptions import StoreError, WebhookRefusedError
 from airflow_ml_provider.tracking.watching import WATERMARK_KEY, Watermark, news_of
 from airflow_ml_provider.tracking.webhooks import Delivery, verified
 
@@ -31,6 +31,8 @@ def make_app() -> Any:
     """Make the app with the route ``POST /webhooks/mlflow/{mlflow_conn_id}``."""
     import anyio
     from fastapi import FastAPI, HTTPException, Request
+
+    from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 
     # Of the API server's threads, which take the heartbeats of tasks too.
     at_once = anyio.CapacityLimiter(_AT_ONCE)
@@ -52,6 +54,9 @@ def make_app() -> Any:
             # Why is for the log: who sends forged webhooks learns nothing, not even which connections exist.
             log.warning("Refused a webhook for the connection %r: %s", mlflow_conn_id, exc)
             raise HTTPException(401, "the webhook is not signed by the connection's webhook_secret") from None
+        except StoreError:
+            ArtifactStoreHook.forget()  # its keys may have been rotated: the repetition reads the connection
+            raise
 
     return app
 

@@ -15,6 +15,7 @@ from airflow.triggers.shared_stream import SharedStreamProducer
 
 from airflow_ml_provider.assets.assets import ModelAsset
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
+from airflow_ml_provider.exceptions import StoreError
 from airflow_ml_provider.tracking.watching import WATERMARK_KEY, Watermark, news_of
 from airflow_ml_provider.triggers.poller import aliases_of_all_models, poller_for
 
@@ -158,8 +159,10 @@ class ModelAliasTrigger(BaseEventTrigger):  # type: ignore[misc]
         """Return what to announce after a poll; nothing where that cannot be found out before the next."""
         try:
             return await self._look(poll)
-        except Exception:  # the watch goes on; what is not announced now is found at the next poll
+        except Exception as exc:  # the watch goes on; what is not announced now is found at the next poll
             self._looked = False
+            if isinstance(exc, StoreError):  # its keys may have been rotated: the next poll reads them
+                _forget_store()
             log.exception("Finding out how %s@%s moved failed", self.registered_model_name, self.alias)
             return []
 
@@ -219,6 +222,12 @@ class ModelAliasTrigger(BaseEventTrigger):  # type: ignore[misc]
 
 def _later(one: Watermark, other: Watermark | None) -> Watermark:
     return one if other is None or other.sequence < one.sequence else other
+
+
+def _forget_store() -> None:
+    from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
+
+    ArtifactStoreHook.forget()
 
 
 def _ledger() -> Any:

@@ -126,7 +126,10 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def on_store(_: Request, exc: StoreError) -> JSONResponse:
+        from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
+
         log.error("the artifact store did not answer: %s", exc)
+        ArtifactStoreHook.forget()  # its keys may have been rotated: the next request reads the connection
         return error(
             503, "The artifact store does not answer; the API server's log says why. Try again in a minute."
         )

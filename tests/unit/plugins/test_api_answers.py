@@ -466,6 +466,24 @@ def test_a_store_that_does_not_answer_is_told(api: Any, world: Any, mocker: Any)
     assert "s3://" not in answer.text
 
 
+def test_a_store_that_refuses_is_opened_anew_with_the_connection_of_then(
+    api: Any, world: Any, mocker: Any
+) -> None:
+    """An API server runs for weeks, and keys are rotated meanwhile."""
+    from airflow_ml_provider.exceptions import StoreError
+    from airflow_ml_provider.hooks import artifact_store
+
+    assert api().get("artifacts").status_code == 200
+    opened = mocker.spy(artifact_store, "open_store")
+    listing = mocker.patch.object(type(world.store.objects), "children", side_effect=StoreError("refused"))
+    assert api().get("artifacts").status_code == 503
+    mocker.stop(listing)
+    assert api().get("artifacts").status_code == 200
+    assert opened.call_count == 1
+    assert api().get("artifacts").status_code == 200
+    assert opened.call_count == 1
+
+
 def test_no_answer_loads_a_library_of_values(world: Any, artifact_root: Any, airflow_home: Any) -> None:
     """In a process of its own, as this one has loaded them all."""
     from tests.unit.plugins import test_api_visibility

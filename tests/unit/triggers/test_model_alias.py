@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
+from airflow_ml_provider.exceptions import StoreError
+from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.tracking.client import connect
 from airflow_ml_provider.triggers import model_alias
 from airflow_ml_provider.triggers.model_alias import AliasPoll, AliasPolls, ModelAliasTrigger
@@ -180,6 +182,21 @@ def test_a_failure_delays_an_event_and_loses_none(client, model, state):
         return await poll(trigger, "2")
 
     assert asyncio.run(watch()) == ["2"]
+
+
+def test_a_store_that_refuses_is_opened_anew_with_the_connection_of_then(client, model, state, monkeypatch):
+    """A triggerer runs for weeks, and keys are rotated meanwhile."""
+    trigger = watcher(model, state)
+    client.set_registered_model_alias(model, "champion", "1")
+    before = ArtifactStoreHook().store
+
+    def refuse(*_):
+        raise StoreError("the server refused the credentials")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(before.objects), "list", refuse)
+        assert asyncio.run(poll(trigger, "1")) == []
+    assert ArtifactStoreHook().store is not before
 
 
 def test_a_server_that_is_away_does_not_end_the_polls(client, model, monkeypatch):
