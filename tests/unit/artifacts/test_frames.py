@@ -242,7 +242,9 @@ def test_labels_keep_their_levels_without_a_column(store: ArtifactStore) -> None
 
 
 @pytest.mark.parametrize(
-    "labels", [np.array([1, 2], "g"), pd.array(["1", "2"], dtype=pd.ArrowDtype(pa.json_()))], ids=["g", "json"]
+    "labels",
+    [np.array([1, 2], "g"), pd.array(["1", "2"], dtype=pd.ArrowDtype(pa.json_()))],
+    ids=["g", "json"],
 )
 def test_labels_that_pandas_cannot_look_up_come_back(store: ArtifactStore, labels: Any) -> None:
     frame = Frame([[1, 2]], columns=pd.Index(labels))
