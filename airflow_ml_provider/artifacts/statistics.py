@@ -141,6 +141,7 @@ def _polars(frame: Any, chosen: Any) -> Callable[[int], Any]:
         found = frame.to_series(place)
         if not (found.dtype.is_numeric() or found.dtype.is_temporal()):
             return _nothing()
+        found = found.alias("")  # with a NUL in its name it panics
         return (found if chosen is None else found.gather(chosen)).to_arrow().to_pandas()
 
     return column

@@ -91,11 +91,18 @@ def nothing(height: int, rows: slice | None) -> pl.DataFrame:
 def _turn(series: pl.Series, where: str) -> tuple[pa.Array, Any]:
     dtype = _dtype_to(series.dtype, where)
     try:
-        array = (series.cast(pl.String) if dtype in _AS_TEXT else series).to_arrow()
+        # Without its name, which polars gives to Arrow as text that ends at a NUL.
+        array = (series.cast(pl.String) if dtype in _AS_TEXT else series).alias("").to_arrow()
         exact = _surely(series.dtype) or _restore(
             series.name, pa.chunked_array([array]), series.dtype
         ).equals(series, check_dtypes=True, check_names=True, null_equal=True)
-    except (pa.ArrowException, pl.exceptions.PolarsError, UnsupportedFormatError, ValueError) as exc:
+    except (
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        UnsupportedFormatError,
+        ValueError,
+    ) as exc:
         raise UnsupportedTypeError(
             f"{where} of dtype {series.dtype} cannot be stored exactly: {exc}"
         ) from exc
@@ -118,9 +125,9 @@ def _surely(dtype: Any, *, arrays: bool = True) -> bool:
 def _restore(name: str, column: pa.ChunkedArray, dtype: Any) -> pl.Series:
     if column.num_chunks != 1:
         column = column.combine_chunks()
-    elif column.chunk(0).offset and not _surely(dtype, arrays=False):
-        # polars reads no arrays of arrays that begin within their buffers.
-        column = column.chunk(0).take(pa.array(range(len(column))))
+    elif not _surely(dtype, arrays=False) and _is_cut(column.chunk(0)):
+        # polars reads no arrays that are a part of their buffers, and Arrow takes the wrong rows of those.
+        column = pa.concat_arrays([column.chunk(0), column.chunk(0)[:0]])
     made = pl.Series(name, column)
     if made.dtype != dtype:
         made = made.cast(dtype)
@@ -129,6 +136,10 @@ def _restore(name: str, column: pa.ChunkedArray, dtype: Any) -> pl.Series:
             f"the column {name!r} of dtype {dtype} comes back as {made.dtype} in polars {pl.__version__}"
         )
     return made
+
+
+def _is_cut(array: pa.Array) -> bool:
+    return bool(array.offset or array.nbytes < array.get_total_buffer_size())
 
 
 def _dtype_to(dtype: Any, where: str) -> Any:  # noqa: PLR0911 - one for each kind
@@ -144,7 +155,7 @@ def _dtype_to(dtype: Any, where: str) -> Any:  # noqa: PLR0911 - one for each ki
         return [name, dtype.precision, dtype.scale]
     if isinstance(dtype, pl.List):
         return [name, _dtype_to(dtype.inner, where)]
-    if isinstance(dtype, pl.Array):
+    if isinstance(dtype, pl.Array) and dtype.size:  # those of no width polars does not read
         return [name, _dtype_to(dtype.inner, where), dtype.size]
     if isinstance(dtype, pl.Struct):
         return [name, [[field.name, _dtype_to(field.dtype, where)] for field in dtype.fields]]

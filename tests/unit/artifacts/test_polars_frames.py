@@ -48,6 +48,8 @@ SERIES: dict[str, pl.Series] = {
     "Struct of Enum": pl.Series("s", [{"x": "a"}, None], pl.Struct({"x": pl.Enum(["b", "a"])})),
     "Array": pl.Series("a", [[1, 2], None], pl.Array(pl.Int32, 2)),
     "Array of arrays": pl.Series("a", [[[1, 2], [3, 4]], None], pl.Array(pl.Float32, (2, 2))),
+    "Array of arrays, all there": pl.Series("a", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]], pl.Array(pl.Int8, (2, 2))),
+    "name with a NUL": pl.Series("a\0b", [1, 2]),
     "nested NaN": pl.Series("n", [[float("nan")]]),
     "no rows": pl.Series("", [], pl.List(pl.Enum(["x"]))),
     "chunks": pl.concat([pl.Series("a", ["x"]), pl.Series("a", ["y", None])], rechunk=False),
@@ -58,6 +60,7 @@ FRAMES = {
     "empty": pl.DataFrame(),
     "no rows": pl.DataFrame(schema={"a": pl.Int8, "b": pl.Struct({"x": pl.Enum(["a"])}), "": pl.String}),
     "rows alone": pl.DataFrame(height=3),
+    "name with a NUL": pl.DataFrame({"a\0b": [1, 2]}),
     "rows": pl.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"], "c": [[1], [], None]}),
 }
 
@@ -86,6 +89,7 @@ def test_series_come_back_as_they_were(store: ArtifactStore, name: str) -> None:
     assert (ref.format, ref.type) == ("arrow-v1", "polars.Series")
     assert same(ref.load(), series)
     assert same(ref.load(rows=slice(1, 2)), series[1:2])
+    assert same(ref.load(rows=1), series[:1])
     assert ref.digest == store.save(series.clone(), "task").digest
 
 
@@ -143,6 +147,8 @@ def test_duckdb_reads_a_frame_of_polars(store: ArtifactStore) -> None:
     [
         (pl.DataFrame({"a": [1], "odd": pl.Series([object()], dtype=pl.Object)}), r"the column 'odd' has the dtype Object"),
         (pl.Series("odd", [[1]], pl.List(pl.Int128)), r"the series 'odd' of dtype List\(Int128\) cannot be stored"),
+        (pl.Series("thin", [[], None], pl.Array(pl.Int8, 0)), r"the series 'thin' has the dtype Array"),
+        (pl.Series("odd", [{"a\0b": 1}]), r"the series 'odd' of dtype Struct.* cannot be stored"),
         (pl.LazyFrame({"a": [1]}), r"LazyFrame is a plan and no data; call .collect\(\)"),
         ({"a": [pl.LazyFrame({"a": [1]})]}, r"call .collect\(\)"),
     ],
