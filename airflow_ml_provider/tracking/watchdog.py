@@ -115,7 +115,7 @@ def _close_once(orders: dict[str, Any], status: str) -> None:
     _request(
         orders, "POST", "runs/set-tag", {"run_id": run_id, "key": "airflow.closed_by", "value": "watchdog"}
     )
-    for _ in range(LEVELS):
+    for _ in range(LEVELS if status in ("FAILED", "KILLED") else 0):
         parent_id = tags.get("mlflow.parentRunId")
         if not parent_id:
             return

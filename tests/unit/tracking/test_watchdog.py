@@ -171,7 +171,7 @@ def test_other_stores_have_no_watchdog():
     assert start_guard(tracking_uri="sqlite:///x.db", run_id="r", tags={}, credentials=Credentials()) is None
 
 
-def test_the_parents_that_are_ours_become_failed_too(monkeypatch):
+def test_the_parents_that_are_ours_become_failed_with_it(monkeypatch):
     from airflow_ml_provider.tracking import watchdog
 
     def run(parent, **tags):
@@ -197,6 +197,11 @@ def test_the_parents_that_are_ours_become_failed_too(monkeypatch):
     monkeypatch.setattr(watchdog, "_request", request)
     watchdog._close_once({"run_id": "child", "tags": {"airflow.attempt_id": "one"}}, "KILLED")
     assert updated == {"child": "KILLED", "task": "FAILED", "dag": "FAILED"}
+
+    for status in ("FINISHED", "SCHEDULED"):  # a task that went well, and could not say so itself
+        updated.clear()
+        watchdog._close_once({"run_id": "child", "tags": {"airflow.attempt_id": "one"}}, status)
+        assert updated == {"child": status}
 
     updated.clear()
     runs["task"]["run"]["data"]["tags"].pop()  # somebody else's
