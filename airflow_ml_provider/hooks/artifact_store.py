@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     OnRead = Callable[[ArtifactRef, Any], None]
     OnWrite = Callable[[ArtifactRef], None]
+
+# Where the client finds an endpoint by itself. A plain http:// one that somebody put there is meant.
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 class ArtifactStoreHook(BaseHook):
@@ -103,10 +107,12 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
     Keys come from the connection through boto3, so assumed roles and profiles work as in the amazon
     provider. Without a connection the client finds the machine's own credentials.
 
-    :raises SettingsError: if the connection is missing or of another type, or the extra is not installed.
+    :raises SettingsError: if the connection is missing, of another type or with an endpoint that is no
+        address, or the extra is not installed.
     """
     if conn_id is None:
-        return {}
+        named = [os.environ.get(name, "") for name in _ENDPOINTS]
+        return {"allow_http": True} if any(address.startswith("http://") for address in named) else {}
     try:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
     except ModuleNotFoundError as exc:
@@ -136,6 +142,11 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {"region": hook.region_name or "us-east-1"}
     endpoint = hook.conn_config.get_service_endpoint_url("s3") or hook.conn_config.endpoint_url
     if endpoint:
+        if not endpoint.startswith(("http://", "https://")):
+            raise SettingsError(
+                f"the endpoint_url of the connection {conn_id!r} must start with http:// or https://, "
+                f"got {endpoint!r}"
+            )
         options["endpoint_url"] = endpoint
         options["allow_http"] = endpoint.startswith("http://")
     session = hook.get_session()

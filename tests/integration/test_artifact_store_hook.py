@@ -14,7 +14,7 @@ from airflow.sdk import DAG, task
 
 from airflow_ml_provider.exceptions import SettingsError, StoreError
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook, s3_options
-from airflow_ml_provider.settings import load_settings
+from airflow_ml_provider.settings import Settings, load_settings
 from tests.support import seaweed
 
 pytestmark = pytest.mark.s3
@@ -92,6 +92,22 @@ def test_a_connection_that_is_not_there_is_named_with_what_to_do():
 
 def test_without_a_connection_the_machine_has_the_credentials():
     assert s3_options(None) == {}
+
+
+def test_the_machine_may_name_an_endpoint_without_tls(server, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint_url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    settings = Settings(server.root("machine"), b"k" * 32)
+    ref = ArtifactStoreHook(settings).store.save(FRAME, "frame")
+    pd.testing.assert_frame_equal(ref.load(), FRAME)
+
+
+def test_an_endpoint_that_is_no_address_is_refused(on_s3):
+    on_s3(extra={"endpoint_url": "minio:9000"})
+    with pytest.raises(SettingsError, match=r"'artifacts_s3' must start with http://.*'minio:9000'"):
+        s3_options("artifacts_s3")
 
 
 def test_temporary_keys_are_asked_for_again(on_s3):
