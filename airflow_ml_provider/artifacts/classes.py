@@ -123,6 +123,11 @@ def state_of(value: Any, kind: str) -> dict[str, dict[str, Any]]:
             )
         return {"member": {"name": value.name, "value": value.value}}
     if kind == "namedtuple":
+        if own := getattr(value, "__dict__", None):
+            raise UnsupportedTypeError(
+                f"this {type_name(cls)} has the attribute {next(iter(own))!r} beside its fields, which would "
+                "be lost; make it a field"
+            )
         return {"fields": dict(zip(cls._fields, value, strict=True))}
     if kind == "pydantic":
         state = value.__getstate__()

@@ -358,7 +358,8 @@ class Reader:
         tag = tree["type"]
         if tag == "json":
             with limits.any_length_of_int():
-                return json.loads(tree["text"])
+                # Each NaN an object of its own, for a set or the keys of a dict to hold several.
+                return json.loads(tree["text"], parse_constant=float)
         if tag == "tuple":
             return tuple(self._resolve(item, as_refs) for item in tree["items"])
         if tag in ("dict", "OrderedDict", "Counter", "defaultdict"):

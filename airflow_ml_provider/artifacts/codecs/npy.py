@@ -27,7 +27,9 @@ def _check(dtype: np.dtype[Any]) -> None:
             "[ml_provider] allow_pickle = True"
         )
     try:
-        kept = npy.descr_to_dtype(npy.dtype_to_descr(dtype)) == dtype and dtype.kind != "T"
+        back = npy.descr_to_dtype(npy.dtype_to_descr(dtype))
+        # Records are equal to what has the same fields and is none.
+        kept = back == dtype and repr(back) == repr(dtype) and dtype.kind != "T"
     except (TypeError, ValueError):
         kept = False
     if not kept or dtype.metadata or dtype.isalignedstruct:

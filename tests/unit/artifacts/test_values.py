@@ -125,7 +125,7 @@ VALUES: list[Any] = [
     np.float32(0.1), np.int8(-3), np.bool_(True), np.float64("nan"), np.datetime64("2020-01-01T00:00", "m"),
     np.datetime64("NaT"), np.timedelta64(5, "D"), np.complex64(1j), np.str_("é"), np.bytes_(b"a"),
     pd.Timestamp("2020-01-01 00:00:00.000000001"), pd.Timestamp("2020-10-25 01:30", tz="UTC").tz_convert("Europe/Berlin"),
-    pd.Timestamp("2020-01-01").as_unit("s"), pd.Timedelta("1 day"), pd.NaT, pd.NA,
+    pd.Timestamp("2020-01-01").as_unit("s"), pd.Timestamp(2020, 1, 1, fold=1), pd.Timedelta("1 day"), pd.NaT, pd.NA,
     b"", b"bytes\0", bytearray(b"array"), bytes(range(256)) * 5000,
     np.arange(12).reshape(3, 4), np.asfortranarray(np.ones((3, 4))), np.arange(20)[::3], np.array(5.0),
     np.zeros((0, 3)), np.zeros((0, 3), order="F"), np.array(["a", "bcd"]), np.array([b"a\0", b""]),
@@ -289,6 +289,40 @@ def test_an_unknown_type_is_refused_by_name(store: ArtifactStore) -> None:
         match=r"builtins\.function \(task\.f\).*return another type.*register.*allow_pickle",
     ):
         store.encode({"f": label}, name="task")
+
+
+class Pair(collections.namedtuple("_Pair", "a b")):
+    """Has a ``__dict__``, as it names no ``__slots__``."""
+
+
+def test_a_named_tuple_with_attributes_of_its_own_is_refused(store: ArtifactStore) -> None:
+    pair = Pair(1, 2)
+    assert same(pair, store.decode(store.encode(pair, name="task")))
+    pair.c = 3
+
+    with pytest.raises(UnsupportedTypeError, match=r"Pair has the attribute 'c' beside its fields"):
+        store.encode(pair, name="task")
+
+
+def test_several_nan_stay_several(store: ArtifactStore) -> None:
+    keys = [float("nan"), float("nan")]
+
+    assert len(store.decode(store.encode(set(keys), name="task"))) == 2
+    assert list(store.decode(store.encode(dict.fromkeys(keys, 1), name="task")).values()) == [1, 1]
+
+
+def test_records_are_refused_for_they_would_lose_their_attributes(store: ArtifactStore) -> None:
+    records = np.rec.array([(1, 2.0)], dtype=[("x", "i4"), ("y", "f8")])
+
+    for value in (records.view(np.ndarray), records[0], {"a": records}):
+        with pytest.raises(UnsupportedTypeError, match=r"rec"):
+            store.encode(value, name="task")
+
+
+def test_a_long_double_comes_back_whatever_pads_it(store: ArtifactStore) -> None:
+    padded = np.frombuffer(np.longdouble("0.1").tobytes()[:10] + b"\1" * 6, np.longdouble)[0]
+
+    assert repr(store.decode(store.encode(padded, name="task"))) == repr(np.longdouble("0.1"))
 
 
 def test_nothing_of_a_refused_value_is_listed(store: ArtifactStore) -> None:
