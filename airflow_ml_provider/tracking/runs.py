@@ -300,15 +300,15 @@ def _watched(
         if names & _WAITS:
             status = "SCHEDULED"
         elif names & _SKIPS:
-            run.set_tags({STATE_TAG: "skipped"})
+            _note_skip(run)
         elif not names & _SUCCESSES:
             status = "FAILED" if isinstance(exc, Exception) else "KILLED"
         raise
     finally:
         if os.getpid() == owner:
             status = "KILLED" if run.killed else status
-            _end(client, run, status, failed=failed)
-            _tell_parents(client, run, status, identity, group=group, best=best)
+            if _end(client, run, status, failed=failed):
+                _tell_parents(client, run, status, identity, group=group, best=best)
 
 
 def _start(client: Any, run: TaskRun) -> None:
@@ -318,6 +318,13 @@ def _start(client: Any, run: TaskRun) -> None:
         mlflow.start_run(run_id=run.run_id, nested=True, log_system_metrics=run.log_system_metrics)
     elif run.resumed:
         client.update_run(run.run_id, status="RUNNING")
+
+
+def _note_skip(run: TaskRun) -> None:
+    try:
+        run.set_tags({STATE_TAG: "skipped"})
+    except Exception:  # noqa: BLE001 - it only informs, and must not make a failure of a skip
+        _log.exception("MLflow run %s does not say that its task was skipped", run.run_id)
 
 
 def _tell_parents(
@@ -417,7 +424,8 @@ def _open(
     return run
 
 
-def _end(client: Any, run: TaskRun, status: str, *, failed: bool) -> None:
+def _end(client: Any, run: TaskRun, status: str, *, failed: bool) -> bool:
+    """Close a run; return whether MLflow took it."""
     guard, run._guard = run._guard, None
     try:
         ended = _leave(run.run_id, status="KILLED" if status == "SCHEDULED" else status)
@@ -432,13 +440,14 @@ def _end(client: Any, run: TaskRun, status: str, *, failed: bool) -> None:
                 run.run_id,
                 status,
             )
-            return
+            return False
         if failed:  # the task's own exception must not be hidden by this one
             _log.exception("MLflow run %s could not be closed as %s", run.run_id, status)
-            return
+            return False
         raise
     if guard is not None:
         guard.dismiss()
+    return True
 
 
 def _leave(run_id: str, *, status: str) -> bool:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 
-from airflow_ml_provider.exceptions import TrackingError
+from airflow_ml_provider.exceptions import MlflowUnavailableError, TrackingError
+from airflow_ml_provider.tracking import runs as module
 from airflow_ml_provider.tracking.identity import TaskIdentity
 from airflow_ml_provider.tracking.runs import current_run, find_run, task_run
 
@@ -65,6 +66,36 @@ def test_the_status_of_the_run_is_the_tasks(client, opened, runs, error, status)
     assert run.info.status == status
     assert mlflow.active_run() is None
     assert (run.data.tags.get("airflow.state") == "skipped") is isinstance(error, AirflowSkipException)
+
+
+def test_a_skip_stays_a_skip_where_mlflow_is_away(opened, monkeypatch, caplog):
+    def away(*_):
+        raise MlflowUnavailableError("no answer")
+
+    monkeypatch.setattr(module.TaskRun, "set_tags", away)
+    with pytest.raises(AirflowSkipException):
+        ends_with(opened(), AirflowSkipException())
+    assert "does not say that its task was skipped" in caplog.text
+
+
+def test_parents_are_not_told_where_mlflow_did_not_even_take_the_end(opened, monkeypatch):
+    """Each request to a server that hangs takes minutes, and the task is done."""
+    told = []
+
+    class Watchdog:
+        def dismiss(self, line="done", *, wait=True):
+            told.append(line)
+            return True
+
+    def away(*_, **__):
+        mlflow.tracking.fluent._active_run_stack.get().clear()
+        raise MlflowUnavailableError("no answer")
+
+    monkeypatch.setattr(module, "start_guard", lambda **_: Watchdog())
+    monkeypatch.setattr(module, "settle", lambda *_, **__: told.append("parents"))
+    monkeypatch.setattr(module, "_leave", away)
+    ends_with(opened(map_index=1))
+    assert told == ["end FINISHED"]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), None])
