@@ -100,7 +100,7 @@ def comparison(
         if not before:
             raise not_found("record of the run to compare with")
     airflow = runs_in_airflow(dag_id, [run_id, *([other] if other else [])])
-    seen = [[_visible(each, access) for each in attempts] for attempts in (before, after)]
+    seen = [[_visible(each, access) for each in with_the_killed(attempts)] for attempts in (before, after)]
     found = compare(seen) if before else []
     return {
         "run": run(after[-1], airflow),

@@ -24,6 +24,7 @@ from airflow_ml_provider.plugins.api.parameters import (
     TaskId,
     TryNumber,
 )
+from airflow_ml_provider.plugins.api.runs_in_airflow import with_the_killed
 from airflow_ml_provider.plugins.api.shapes import Json, node_of_move
 
 router = APIRouter()
@@ -107,7 +108,7 @@ def blast(access: AccessDep, lineage: LineageDep, queries: QueriesDep, node: Nod
     found = blast_radius(lineage, root, limit=_MOST_BLASTED)
     told: Json = shapes.plain(found.to_json())
     for name in ("versions", "predictions", "models", "evaluations", "tasks"):
-        told[name] = [graph_node(each, access) for each in getattr(found, name)]
+        told[name] = [graph_node(each, access) for each in with_the_killed(getattr(found, name))]
     told["origin"] = None if found.origin is None else graph_node(found.origin, access)
     told["node"] = graph_node(found.root, access)
     told["aliases"] = [each for each in told["aliases"] if _shows_alias(each, queries, access)]
@@ -148,7 +149,7 @@ def graph(found: Graph, access: Access, *, root: str | None = None) -> Json:
     """Give a graph as the pages draw it."""
     return {
         "root": root or found.root,
-        "nodes": [graph_node(each, access) for each in found.nodes],
+        "nodes": [graph_node(each, access) for each in with_the_killed(found.nodes)],
         "edges": [each.to_json() for each in found.edges],
         "hidden": found.hidden,
         "truncated": found.truncated,

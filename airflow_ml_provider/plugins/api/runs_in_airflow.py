@@ -6,13 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_ml_provider.lineage.records import KILLED, RUNNING, TaskRecord
 from airflow_ml_provider.plugins.api.shapes import Json, when
 
 if TYPE_CHECKING:
     from airflow_ml_provider.lineage.answers import Measured, Run
+    from airflow_ml_provider.lineage.graph import Node
+
+A = TypeVar("A", "TaskRecord", "Node")
 
 # A process tells Airflow that its task is over, and then writes the end of its record.
 _ENDING = timedelta(minutes=1)
@@ -62,39 +65,43 @@ def run(found: Run | Measured | TaskRecord, airflow: Mapping[str, Mapping[str, A
     }
 
 
-def with_the_killed(attempts: Sequence[TaskRecord]) -> list[TaskRecord]:
+def with_the_killed(attempts: Sequence[A]) -> list[A]:
     """
     Say of attempts that Airflow counts as failed, and whose records have no end, that they were killed.
 
     The next try writes that into the record; after the last one nobody does. No query where none is open.
 
-    :param attempts: Of one DAG run.
+    :param attempts: Of any runs, and among nodes of a graph also what is no attempt.
     """
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    opened = [each for each in attempts if each.outcome == RUNNING]
+    opened = {_identity(each) for each in attempts if each.outcome == RUNNING}
     if not opened:
         return list(attempts)
-    columns = (TaskInstance.task_id, TaskInstance.map_index, TaskInstance.try_number)
+    dags, runs, tasks = ({identity[place] for identity in opened} for place in range(3))
+    columns = ("dag_id", "run_id", "task_id", "map_index", "try_number")
     with create_session() as session:
-        over = {
-            tuple(row)
-            for row in session.execute(
-                select(*columns).where(
-                    TaskInstance.dag_id == opened[0].dag_id,
-                    TaskInstance.run_id == opened[0].run_id,
-                    TaskInstance.task_id.in_({each.task_id for each in opened}),
-                    TaskInstance.state.in_(_OVER_BY_A_KILL),
-                    TaskInstance.end_date < datetime.now(UTC) - _ENDING,
-                )
+        rows = session.execute(
+            select(*(getattr(TaskInstance, name) for name in columns)).where(
+                TaskInstance.dag_id.in_(dags),
+                TaskInstance.run_id.in_(runs),
+                TaskInstance.task_id.in_(tasks),
+                TaskInstance.state.in_(_OVER_BY_A_KILL),
+                TaskInstance.end_date < datetime.now(UTC) - _ENDING,
             )
-        }
-    why = "its process ended without a word; Airflow counts it as failed"
-    return [
-        replace(each, outcome=KILLED, error=why)
-        if each.outcome == RUNNING and (each.task_id, each.map_index, each.try_number) in over
-        else each
-        for each in attempts
-    ]
+        )
+        over = opened & {tuple(row) for row in rows}
+    return [_killed(each) if _identity(each) in over else each for each in attempts]
+
+
+def _identity(attempt: TaskRecord | Node) -> tuple[Any, ...]:
+    return attempt.dag_id, attempt.run_id, attempt.task_id, attempt.map_index, attempt.try_number
+
+
+def _killed(attempt: A) -> A:
+    if isinstance(attempt, TaskRecord):
+        why = "its process ended without a word; Airflow counts it as failed"
+        return replace(attempt, outcome=KILLED, error=why)
+    return replace(attempt, outcome=KILLED)

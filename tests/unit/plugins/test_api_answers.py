@@ -328,6 +328,12 @@ def test_a_record_without_an_end_is_that_of_a_killed_process_where_airflow_says_
     try:
         shown = {each["task"]["task_id"]: each for each in get(f"dags/{OPEN}/runs/dies")["tasks"]}
         alone = {task_id: get(f"dags/{OPEN}/runs/dies/tasks/{task_id}")["record"] for task_id in shown}
+        drawn = {each["label"]: each for each in get(f"dags/{OPEN}/runs/dies/graph")["nodes"]}
+        other = "compared"
+        for task_id in ENDS:
+            record = TaskRecord(OPEN, other, task_id, -1, 1, "success", started_at=START, recorded_at=START)
+            write_record(world.store.objects, record)
+        compared = get(f"dags/{OPEN}/runs/dies/comparison?with={other}")["tasks"]
     finally:
         with create_session() as session:
             session.execute(delete(TaskInstance.__table__).where(TaskInstance.__table__.c.run_id == "dies"))
@@ -338,6 +344,15 @@ def test_a_record_without_an_end_is_that_of_a_killed_process_where_airflow_says_
     }
     assert {task_id: each["outcome"] for task_id, each in shown.items()} == expected
     assert {task_id: each["outcome"] for task_id, each in alone.items()} == expected
+    assert {task_id: each["state"] for task_id, each in drawn.items()} == expected
+    assert drawn["failed_long_ago"]["detail"] == f"{OPEN}, killed"
+    changed = {
+        each["task_id"]: change["after"]
+        for each in compared
+        for change in each["changes"]
+        if change["what"] == "outcome"
+    }
+    assert changed == {task_id: outcome for task_id, (*_, outcome) in ENDS.items()}
     assert "Airflow counts it as failed" in alone["failed_long_ago"]["error"]
     assert alone["works"]["error"] is None
 
