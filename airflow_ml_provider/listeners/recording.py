@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_EARLY_RECORDS = 1.0
+_MOST_SECONDS_TO_CLOSE = 5.0
 _MOST_VALUES = 100
 _TEXT_CHARACTERS = 250
 _ERROR_CHARACTERS = 500
@@ -100,9 +102,26 @@ def watch_attempt(state: TaskState, task_instance: Any) -> None:
 
 
 def close_attempt_before(state: TaskState) -> None:
-    """Say of the try before this one that it was killed, if that is all that is known of it."""
+    """
+    Say of the try before this one that it was killed, if that is all that is known of it.
+
+    Each retry asks, of tasks without artifacts too: a store that hangs delays it by a few seconds at most.
+    """
     if state.try_number < 2:
         return
+    closing = threading.Thread(target=_close, args=(state,), name="ml-provider-close", daemon=True)
+    closing.start()
+    closing.join(_MOST_SECONDS_TO_CLOSE)
+    if closing.is_alive():
+        log.warning(
+            "the artifact store did not say in %.0f seconds how try %d of %s ended; it goes on meanwhile",
+            _MOST_SECONDS_TO_CLOSE,
+            state.try_number - 1,
+            state.task_id,
+        )
+
+
+def _close(state: TaskState) -> None:
     from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
     from airflow_ml_provider.lineage.records import close_killed
 
@@ -113,8 +132,11 @@ def close_attempt_before(state: TaskState) -> None:
         "map_index": state.map_index,
         "try_number": state.try_number - 1,
     }
-    if close_killed(ArtifactStoreHook().store.objects, before, state.try_number):
-        log.warning("try %d of %s ended without a word", state.try_number - 1, state.task_id)
+    try:
+        if close_killed(ArtifactStoreHook().store.objects, before, state.try_number):
+            log.warning("try %d of %s ended without a word", state.try_number - 1, state.task_id)
+    except Exception:  # it only informs
+        log.exception("closing the record of try %d of %s failed", state.try_number - 1, state.task_id)
 
 
 def _is_worth_a_record(state: TaskState, task: Any) -> bool:

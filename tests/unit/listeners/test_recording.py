@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -185,3 +187,34 @@ def test_the_next_try_closes_the_one_that_was_killed(store):
     assert saved(store, first)["outcome"] == "running", "the first try has none before it"
     recording.close_attempt_before(state(try_number=2))
     assert saved(store, first)["outcome"] == "killed"
+
+
+def test_a_store_that_hangs_does_not_keep_a_retry_from_its_work(store, monkeypatch, caplog):
+    """Retries of tasks that have nothing to do with artifacts too: the try before may have."""
+    first = state(metrics={"auc": 1.0})
+    recording.record_attempt(first, instance(), "running")
+    back = threading.Event()
+    get = type(store.objects).get
+
+    def hang(*args, **kwargs):
+        back.wait(30)
+        return get(*args, **kwargs)
+
+    monkeypatch.setattr(type(store.objects), "get", hang)
+    monkeypatch.setattr(recording, "_MOST_SECONDS_TO_CLOSE", 0.1)
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        recording.close_attempt_before(state(try_number=2))
+    assert time.monotonic() - began < 5
+    assert "goes on meanwhile" in caplog.text
+    back.set()
+    while any(thread.name == "ml-provider-close" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert saved(store, first)["outcome"] == "killed"
+
+
+def test_a_store_that_refuses_does_not_fail_a_retry(store, monkeypatch, caplog):
+    monkeypatch.setattr(type(store.objects), "get", lambda *args, **kwargs: 1 / 0)
+    recording.close_attempt_before(state(try_number=2))
+    assert "closing the record of try 1 of" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
