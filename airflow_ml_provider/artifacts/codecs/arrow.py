@@ -202,6 +202,20 @@ def _preview(value: pa.Table | pa.RecordBatch) -> Any:
     return preview.fit(rows)
 
 
+def unified(table: pa.Table) -> pa.Table:
+    """
+    Give all chunks of a column the same dictionary.
+
+    :raises UnsupportedTypeError: if Arrow cannot.
+    """
+    try:
+        return table.unify_dictionaries()
+    except pa.ArrowException as exc:
+        raise UnsupportedTypeError(
+            f"the dictionaries of this table's chunks do not become one: {exc}"
+        ) from exc
+
+
 def file_of(table: pa.Table) -> memoryview:
     """Write columns as an Arrow IPC file, the same bytes for equal columns."""
     large = table.nbytes > _SMALL_BYTES

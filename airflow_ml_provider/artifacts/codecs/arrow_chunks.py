@@ -64,7 +64,7 @@ def split(value: Any, *, small: bool = False) -> Cut | None:
         return None
     if not all(_fits(field.type, top=True) for field in table.schema):
         return None
-    table = table.unify_dictionaries()
+    table = arrow.unified(table)
     bounds = _bounds(table)
     groups = _groups(table, bounds)
     dictionaries = [i for i, field in enumerate(table.schema) if pa.types.is_dictionary(field.type)]

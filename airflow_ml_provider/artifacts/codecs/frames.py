@@ -67,6 +67,10 @@ def to_arrow(value: Any) -> tuple[pa.Table, Described, dict[str, Any], Any]:
             schema["column_count"] = value.shape[1]
         shown = _preview(value)
     elif isinstance(value, pd.Series):
+        if not isinstance(value.name, Hashable):
+            raise UnsupportedTypeError(
+                f"the series is called {value.name!r}, as no new series can be; rename it"
+            )
         described = {
             "kind": "series",
             "index": _describe_index(value.index, columns, "the index"),
@@ -300,7 +304,7 @@ def _frequency(index: Any, where: str) -> str:
     try:
         if pd.tseries.frequencies.to_offset(freq.freqstr) != freq:
             why = "which its name does not tell in full"
-        elif len(index) > 1 and index[0] + freq != index[1]:  # moments were rounded, or clocks changed
+        elif len(index) < 2 or index[0] + freq != index[1]:  # moments were rounded, or clocks changed
             index.copy().freq = freq
     except ValueError as exc:
         why = f"which pandas does not take back: {exc}"

@@ -34,7 +34,7 @@ _Described = dict[str, Any]
 
 def dump(value: Any) -> Encoded:
     marked = arrow.mark(value)
-    exact = marked.table.unify_dictionaries()
+    exact = arrow.unified(marked.table)
     described = json.loads(exact.schema.metadata[_KEY])
     names, shown = _names(value, described, exact.schema)
     forms = dict(_forms(described))

@@ -216,10 +216,11 @@ def test_loaded_frames_can_be_written_to(store: ArtifactStore) -> None:
         ),
         (Frame({"a": [1]}, index=pd.date_range("2020", periods=1, freq=pd.DateOffset(months=1))), r"the index has the frequency <DateOffset: months=1>.*set its freq to None"),
         (Frame({"a": [1, 2]}, index=pd.date_range("2020", periods=2, freq="3ms").as_unit("s")), r"the index has the frequency <3 \* Millis>.*set its freq to None"),
+        (Frame({"a": [1]}, index=pd.date_range("2020", periods=1, freq="3ms").as_unit("s")), r"the index has the frequency <3 \* Millis>"),
         (Frame({"half": series(["\ud800"], pd.StringDtype("python"))}), r"column 'half' of dtype string cannot be stored exactly: .*surrogates"),
         (Frame({"twice": pd.Categorical.from_codes([0], pd.Index(pd.array(["a"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string())))))}), r"the column 'twice' is of the type dictionary<values=dictionary.*does not read back"),
     ],
-    ids=["object", "sparse", "byte order", "frequency", "frequency without a name", "frequency of others", "surrogate", "dictionary of a dictionary"],
+    ids=["object", "sparse", "byte order", "frequency", "frequency without a name", "frequency of others", "frequency of one", "surrogate", "dictionary of a dictionary"],
 )  # fmt: skip
 def test_what_arrow_cannot_carry_is_refused_by_column(store: ArtifactStore, frame: Any, message: str) -> None:
     with pytest.raises(UnsupportedTypeError, match=message):
@@ -391,4 +392,20 @@ def test_an_arrow_type_that_files_do_not_keep_is_refused_by_name(store: Artifact
     table = pa.table({"plain": [1], "odd": pa.DictionaryArray.from_arrays(pa.array([0]), values)})
 
     with pytest.raises(UnsupportedTypeError, match=r"the column 'odd' is of the type dictionary<"):
+@pytest.mark.parametrize("format", [None, "arrow-chunks", "parquet"])
+def test_dictionaries_that_do_not_become_one_are_refused(store: ArtifactStore, format: str | None) -> None:
+    parts = [pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array([text, None])) for text in "ab"]
+
+    with pytest.raises(UnsupportedTypeError, match="dictionaries with nulls"):
+        store.save(pa.table({"a": pa.chunked_array(parts)}), "task", format=format)
+
+
+def test_a_series_whose_name_none_can_have_is_refused(store: ArtifactStore) -> None:
+    frame = Frame([[1]], columns=pd.Index([{"a": 1}], dtype=object))
+
+    assert store.save(frame, "task").load().columns.tolist() == [{"a": 1}]
+    with pytest.raises(UnsupportedTypeError, match=r"the series is called \{'a': 1\}.*rename it"):
+        store.save(frame.iloc[:, 0], "task")
+
+
         store.save(table, "task")
