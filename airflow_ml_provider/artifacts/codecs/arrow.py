@@ -345,8 +345,7 @@ def _restore_arrow(
     table = table.replace_schema_metadata(metadata)
     if kind == "table":
         return table
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    return pa.RecordBatch.from_arrays([_whole(column) for column in table.columns], schema=table.schema)
 
 
 def _read(reader: Any, rows: slice | None) -> pa.Table:
@@ -358,7 +357,7 @@ def _read(reader: Any, rows: slice | None) -> pa.Table:
     batches: list[pa.RecordBatch] = []
     count = 0
     for number in range(reader.num_record_batches):
-        if count >= rows.stop:
+        if batches and count >= rows.stop:  # no rows have dictionaries too
             break
         batches.append(reader.get_batch(number))
         count += batches[-1].num_rows
