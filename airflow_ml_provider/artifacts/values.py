@@ -60,6 +60,7 @@ class Writer:
         becomes an artifact, and a value that needs one is refused.
     :param fallback: Turns a value that nobody here knows into JSON.
     :param pickles: What nobody writes, not even ``fallback``, is pickled instead of refused.
+    :param sorts: The tree is written with sorted keys, so dicts whose keys are not become pairs.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Writer:
         save: Callable[[Any, str, registry.CodecEntry], ArtifactRef] | None = None,
         fallback: Callable[[Any], Any] | None = None,
         pickles: bool = False,
+        sorts: bool = False,
     ) -> None:
+        self._sorts = sorts
         self._pickles = pickles and save is not None
         self._signer = signer
         self._inline_max_bytes = inline_max_bytes
@@ -99,7 +102,7 @@ class Writer:
     def _place(self, value: Any, name: str, depth: int, *, inside: bool) -> Any:  # noqa: PLR0911
         self.depth = max(self.depth, depth)
         grade = limits.grade(value)
-        if grade == limits.EVERYWHERE:
+        if grade == limits.EVERYWHERE and not (self._sorts and type(value) in (list, dict)):
             if type(value) in (list, dict, str) and self._too_long(value):
                 return self._artifact(value, name, "json-v1")
             return value
@@ -116,7 +119,7 @@ class Writer:
             ]
         if isinstance(value, dict) and (whole := registry.codec_of_dict(value)) is not None:
             return self._store(value, name, whole)
-        if type(value) is dict and _keeps_shape(value):
+        if type(value) is dict and _keeps_shape(value) and not (self._sorts and list(value) != sorted(value)):
             return {
                 key: self._place(item, f"{name}.{key}", depth + 1, inside=inside)
                 for key, item in value.items()
@@ -401,13 +404,14 @@ class Reader:
         return value
 
 
-def to_plain(value: Any, where: str) -> Any:
+def to_plain(value: Any, where: str, *, sorts: bool = False) -> Any:
     """
     Write a small value, such as a cell or a label, as JSON alone.
 
+    :param sorts: It will stand in JSON with sorted keys.
     :raises UnsupportedTypeError: if it would need an artifact or a class of the user.
     """
-    return Writer(None).write(value, where)
+    return Writer(None, sorts=sorts).write(value, where)
 
 
 def from_plain(tree: Any) -> Any:

@@ -211,7 +211,7 @@ def _finish(made: Any, described: Described) -> Any:
 
 
 def _attrs(value: Any) -> Any:
-    return to_plain(dict(value.attrs), "attrs") if value.attrs else {}
+    return to_plain(dict(value.attrs), "attrs", sorts=True) if value.attrs else {}
 
 
 def _label(name: Any) -> str:

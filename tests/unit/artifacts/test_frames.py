@@ -227,6 +227,16 @@ def test_what_arrow_cannot_carry_is_refused_by_column(store: ArtifactStore, fram
         store.save(frame, "task")
 
 
+@pytest.mark.parametrize("format", [None, "parquet"])
+def test_attrs_keep_the_order_of_their_keys(store: ArtifactStore, format: str | None) -> None:
+    frame = Frame({"a": [1]})
+    frame.attrs = {"b": [{"d": 1, "c": ({"f": 1, "e": 2}, {"x": 1, "y": 2})}], "a": 1.5}
+
+    back = store.save(frame, "task", format=format).load()
+
+    assert repr(back.attrs) == repr(frame.attrs)
+
+
 def test_labels_keep_their_categories_without_a_column(store: ArtifactStore) -> None:
     days = pd.CategoricalIndex(pd.to_datetime(["2020", "2021"], utc=True))
     frame = Frame([[1, 2]], columns=days).iloc[:, :0]
