@@ -6,8 +6,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import fcntl
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -17,7 +17,9 @@ from pathlib import Path
 from airflow_ml_provider.exceptions import ArtifactError, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NAME = re.compile(r"airflow-ml-(\d+)-")
+_PREFIX = "airflow-ml-"
+# Locked as long as the process lives: its number means nothing in another container that shares the folder.
+_LOCK = "in-use"
 _lock = threading.Lock()
 _folder: Path | None = None
 _owner = 0
@@ -32,11 +34,29 @@ def folder() -> Path:
     global _folder, _owner  # noqa: PLW0603
     with _lock, explained("make a folder for local copies", Path(tempfile.gettempdir())):
         if _folder is None or _owner != os.getpid() or not _folder.is_dir():
-            _sweep(Path(tempfile.gettempdir()))
-            _folder = Path(tempfile.mkdtemp(prefix=f"airflow-ml-{os.getpid()}-"))
+            parent = Path(tempfile.gettempdir())
+            _sweep(parent)
+            _folder = _locked_folder(parent)
             _owner = os.getpid()
             atexit.register(_remove, _folder, _owner)
         return Path(tempfile.mkdtemp(dir=_folder))
+
+
+def _locked_folder(parent: Path) -> Path:
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+        # Open until the process ends, and closed in what it executes.
+        descriptor = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody sweeps it already
+            os.close(descriptor)
+            continue
+        except OSError:  # where nobody can lock, nobody sweeps
+            return made
+        if (made / _LOCK).exists():
+            return made
+        os.close(descriptor)  # somebody swept it before it was locked
 
 
 @contextlib.contextmanager
@@ -69,15 +89,17 @@ def _remove(path: Path, owner: int) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed processes of this user left behind."""
+    """Remove what killed processes of this user left behind, in whichever container they ran."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(parent):
-            match = _NAME.match(entry.name)
-            if match is None or entry.is_symlink() or entry.stat().st_uid != os.geteuid():
+            if not entry.name.startswith(_PREFIX) or entry.is_symlink():
                 continue
-            try:
-                os.kill(int(match[1]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(entry.path, ignore_errors=True)
-            except (OSError, OverflowError):
-                continue
+            with contextlib.suppress(OSError):  # it is gone, locked, or somebody else's
+                if entry.stat().st_uid != os.geteuid():
+                    continue
+                descriptor = os.open(os.path.join(entry.path, _LOCK), os.O_RDWR)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
