@@ -256,6 +256,12 @@ def _labels_to(labels: pd.Index) -> Described:
             writer.write_table(table)
         else:  # without a batch, categories and levels are not written
             writer.write_batch(pa.RecordBatch.from_arrays(columns.arrays, schema=table.schema))
+    try:
+        pa.ipc.open_stream(sink.getvalue())
+    except pa.ArrowException as exc:
+        raise UnsupportedTypeError(
+            f"the column labels of dtype {labels.dtype} cannot be stored exactly: {exc}; convert them"
+        ) from exc
     return {"index": described, "ipc": base64.b64encode(sink.getvalue()).decode("ascii")}
 
 

@@ -217,10 +217,11 @@ def test_loaded_frames_can_be_written_to(store: ArtifactStore) -> None:
         (Frame({"a": [1]}, index=pd.date_range("2020", periods=1, freq=pd.DateOffset(months=1))), r"the index has the frequency <DateOffset: months=1>.*set its freq to None"),
         (Frame({"a": [1, 2]}, index=pd.date_range("2020", periods=2, freq="3ms").as_unit("s")), r"the index has the frequency <3 \* Millis>.*set its freq to None"),
         (Frame({"a": [1]}, index=pd.date_range("2020", periods=1, freq="3ms").as_unit("s")), r"the index has the frequency <3 \* Millis>"),
+        (Frame([[1]], columns=pd.Index(pd.arrays.ArrowExtensionArray(pa.DictionaryArray.from_arrays(pa.array([0]), pa.array([b"0" * 16], pa.uuid()))))), r"the column labels of dtype dictionary.*cannot be stored"),
         (Frame({"half": series(["\ud800"], pd.StringDtype("python"))}), r"column 'half' of dtype string cannot be stored exactly: .*surrogates"),
         (Frame({"twice": pd.Categorical.from_codes([0], pd.Index(pd.array(["a"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string())))))}), r"the column 'twice' is of the type dictionary<values=dictionary.*does not read back"),
     ],
-    ids=["object", "sparse", "byte order", "frequency", "frequency without a name", "frequency of others", "frequency of one", "surrogate", "dictionary of a dictionary"],
+    ids=["object", "sparse", "byte order", "frequency", "frequency without a name", "frequency of others", "frequency of one", "labels", "surrogate", "dictionary of a dictionary"],
 )  # fmt: skip
 def test_what_arrow_cannot_carry_is_refused_by_column(store: ArtifactStore, frame: Any, message: str) -> None:
     with pytest.raises(UnsupportedTypeError, match=message):
