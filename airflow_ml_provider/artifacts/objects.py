@@ -719,6 +719,8 @@ _S3_KEYS = {
     "virtual_hosted_style": "virtual_hosted_style_request",
     "checksum_algorithm": "checksum_algorithm",
 }
+# Where the client finds an endpoint by itself. A plain http:// one that somebody put there is meant.
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _OTHER_KEYS = frozenset(
     {"allow_http", "timeout", "connect_timeout", "retry_timeout", "max_retries", "credential_provider"}
 )
@@ -764,7 +766,14 @@ class _Bucket:
         config: Any = {_S3_KEYS[key]: value for key, value in options.items() if key in _S3_KEYS}
         if config.get("endpoint") and not config.get("region"):
             config["region"] = "us-east-1"
-        allow_http = options.get("allow_http", str(config.get("endpoint", "")).startswith("http://"))
+        named = [config.get("endpoint"), *map(os.environ.get, _ENDPOINT_VARIABLES)]
+        endpoint = next((str(address) for address in named if address), "")
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            raise StoreError(
+                f"cannot connect to s3://{self.bucket}: the endpoint must start with http:// or https://, "
+                f"got {endpoint.rpartition('@')[2]!r}; correct what names it, or AWS_ENDPOINT_URL"
+            )
+        allow_http = options.get("allow_http", endpoint.startswith("http://"))
         extra: dict[str, Any] = {}
         if "credential_provider" in options:
             extra["credential_provider"] = options["credential_provider"]
@@ -817,7 +826,8 @@ class _Bucket:
         ):
             return (
                 f"the server{at} refused the credentials ({code or 'access denied'}); "
-                "check the connection that [ml_provider] artifact_conn_id names, and its rights to the bucket"
+                "check the connection that [ml_provider] artifact_conn_id names, or else those of this "
+                "machine, and their rights to the bucket"
             )
         if re.search(r"body error|response body", text):
             to = at.replace(" at ", " to ")

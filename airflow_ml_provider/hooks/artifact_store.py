@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
     OnRead = Callable[[ArtifactRef, Any], None]
     OnWrite = Callable[[ArtifactRef], None]
-
-# Where the client finds an endpoint by itself. A plain http:// one that somebody put there is meant.
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 class ArtifactStoreHook(BaseHook):
@@ -111,8 +107,7 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
         address, or the extra is not installed.
     """
     if conn_id is None:
-        named = [os.environ.get(name, "") for name in _ENDPOINTS]
-        return {"allow_http": True} if any(address.startswith("http://") for address in named) else {}
+        return {}
     try:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
     except ModuleNotFoundError as exc:

@@ -384,7 +384,7 @@ def codec_of(format: str) -> CodecEntry:
         _read_plugins()
     if format not in _by_format:
         raise UnsupportedFormatError(
-            f"no codec reads the format {format!r}; known formats: {', '.join(sorted(_by_format))}. "
+            f"no codec has the format {format!r}; known formats: {', '.join(sorted(_by_format))}. "
             "Install the package that brings it, or a newer airflow-ml-provider"
         )
     return _by_format[format]

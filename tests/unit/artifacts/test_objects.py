@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from airflow_ml_provider.artifacts.objects import ObjectStore, in_memory
-from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError
+from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError, StoreError
 
 
 @pytest.fixture
@@ -149,6 +149,20 @@ def test_an_object_that_is_cut_off_while_it_is_read_is_an_error(objects: ObjectS
     with pytest.raises(ValueError, match="ends at 5000 although 10000"):
         source.read(4000, 2000)
     source.close()
+
+
+@pytest.mark.parametrize("by", ["option", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_endpoint_that_is_no_address_is_refused_before_the_client_crashes(
+    monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    options = {"access_key_id": "a", "secret_access_key": "b", "max_retries": 0}
+    if by == "option":
+        options["endpoint_url"] = "somebody:word@minio:9000"
+    else:
+        monkeypatch.setenv(by, "somebody:word@minio:9000")
+    with pytest.raises(StoreError, match="s3://bucket: the endpoint must start with http://") as caught:
+        ObjectStore("s3://bucket/prefix", options).get("key")
+    assert "word" not in str(caught.value)
 
 
 def test_of_an_object_in_memory_nothing_is_kept_or_read_after_it_was_closed() -> None:
