@@ -62,10 +62,19 @@ def _chosen(rows: int) -> Any:
 
 def _described(columns: list[Any], column_at: Callable[[int], Any], masked: Sequence[str]) -> list[Any]:
     found = []
+    without: dict[str, Exception] = {}
     for place, column in enumerate(columns):
-        hidden = any(fnmatch.fnmatchcase(str(column.get("name")).lower(), each.lower()) for each in masked)
-        told = {} if hidden or place >= MAX_COLUMNS else _statistics(column_at(place))
+        name, told = str(column.get("name")), {}
+        hidden = any(fnmatch.fnmatchcase(name.lower(), each.lower()) for each in masked)
+        if not hidden and place < MAX_COLUMNS:
+            try:
+                told = _statistics(column_at(place))
+            except Exception as exc:  # noqa: BLE001 - libraries lack some for types that few use
+                without[name] = exc
         found.append({**column, **told})
+    if without:
+        why = next(iter(without.values()))
+        log.info("no statistics of %s: %s: %s", ", ".join(map(repr, without)), type(why).__name__, why)
     return found
 
 

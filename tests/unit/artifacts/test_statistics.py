@@ -120,7 +120,27 @@ def test_odd_tables_are_stored_as_ever(store, value, caplog):
 
 
 def test_a_table_that_cannot_be_described_is_stored(store, caplog, monkeypatch):
-    monkeypatch.setattr("airflow_ml_provider.artifacts.statistics._statistics", lambda series: 1 / 0)
+    monkeypatch.setattr("airflow_ml_provider.artifacts.statistics._pandas", lambda *_: 1 / 0)
     ref = store.save(FRAME, "frame")
     assert not any(told(ref.schema).values())
     assert "no statistics of a DataFrame" in caplog.text
+
+
+def test_a_column_that_has_none_costs_the_others_nothing(store, caplog):
+    caplog.set_level("INFO")
+    halves = pa.array(np.array([1, 2], np.float16))
+    odd = {
+        "half": halves,
+        "decimal": pa.array([1, 2], pa.decimal32(5)),
+        "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), pa.array([1])),
+    }
+    table = pa.table({**odd, "n": [1, 2]})
+    ref = store.save(table, "task")
+    assert ref.load().equals(table)
+    told = {each["name"]: each for each in ref.schema["columns"]}
+    assert told["n"] == {"name": "n", "type": "int64", "nulls": 0, "min": 1, "max": 2, "mean": 1.5}
+    frame = pd.DataFrame({"n": [1, 2], "half": pd.Series(halves, dtype=pd.ArrowDtype(pa.float16()))})
+    told = {each["name"]: each for each in store.save(frame, "task").schema["columns"]}
+    assert told["n"]["mean"] == 1.5
+    assert "no statistics of 'half'" in caplog.text
+    assert "Traceback" not in caplog.text
