@@ -13,7 +13,6 @@ from airflow_ml_provider.exceptions import ModelNotFoundError
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.settings import Settings, check_root, derive_key, load_settings
 from airflow_ml_provider.tracking.clocks import moment
-from airflow_ml_provider.tracking.errors import is_missing
 from airflow_ml_provider.tracking.models import ModelRef
 
 if TYPE_CHECKING:
@@ -448,13 +447,9 @@ class ModelHistory:
         ref = self.ref(which)
         try:
             return ref.load()
-        except Exception as exc:
-            if not is_missing(exc):
-                raise
+        except ModelNotFoundError as exc:
             aliases = ", ".join(self.aliases()) or "none"
-            raise ModelNotFoundError(
-                f"MLflow has no {ref.model_uri!r}: {exc}; aliases that the ledger knows: {aliases}"
-            ) from exc
+            raise ModelNotFoundError(f"{exc}; aliases that the ledger knows: {aliases}") from exc
 
 
 def _node(lineage: Lineage, of: Any, as_of: datetime | str | None, clock: Clock) -> str:

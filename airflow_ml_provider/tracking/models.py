@@ -13,6 +13,8 @@ from typing import Any
 
 from airflow_ml_provider.artifacts import scratch
 from airflow_ml_provider.artifacts.libraries import import_skops
+from airflow_ml_provider.exceptions import ModelNotFoundError
+from airflow_ml_provider.tracking.errors import is_missing, without_password
 
 _LOGGED = re.compile(r"models:/(m-[^/@]+)")
 _ALIASED = re.compile(r"models:/([^/@]+)@([^/@]+)")
@@ -127,6 +129,7 @@ class ModelRef:
 
         :param as_pyfunc: Give MLflow's generic model, whose ``predict`` checks the signature, in place of
             the library's own object.
+        :raises ModelNotFoundError: if MLflow has no such model, version or alias.
         """
         from airflow_ml_provider.tracking.session import session_for
 
@@ -168,7 +171,17 @@ def _fetched(ref: ModelRef) -> str:
     """
     import mlflow
 
-    files: str = mlflow.artifacts.download_artifacts(ref.model_uri, dst_path=str(scratch.folder()))
+    try:
+        files: str = mlflow.artifacts.download_artifacts(ref.model_uri, dst_path=str(scratch.folder()))
+    except mlflow.MlflowException as exc:
+        if not is_missing(exc):
+            raise
+        where = without_password(mlflow.get_tracking_uri())
+        by = f", by the connection {ref.mlflow_conn_id!r}" if ref.mlflow_conn_id else ""
+        raise ModelNotFoundError(
+            f"there is no {ref.model_uri!r} on {where}{by}: {exc}; correct its name, version or alias, or "
+            "train and register it there"
+        ) from exc
     return files
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression
 
-from airflow_ml_provider.exceptions import MlflowUnavailableError
+from airflow_ml_provider import ModelRef
+from airflow_ml_provider.exceptions import MlflowUnavailableError, ModelNotFoundError
 from airflow_ml_provider.tracking.client import connect
 from airflow_ml_provider.tracking.evaluation import evaluate_model
 from airflow_ml_provider.tracking.flavors import log_model
@@ -156,6 +158,14 @@ def test_loading_a_model_leaves_no_copy_on_the_worker(uri, client, name, tmp_pat
         check=True,
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["models:/{name}@champion", "models:/{name}/7", "models:/m-0123"])
+def test_loading_a_model_that_is_not_there_names_it_and_the_server(uri, client, name, missing):
+    client.create_registered_model(name)
+    wanted = missing.format(name=name)
+    with pytest.raises(ModelNotFoundError, match=f"there is no '{wanted}' on {uri}: .*; correct its name"):
+        replace(ModelRef.coerce(wanted), tracking_uri=uri).load()
 
 
 def test_a_server_that_goes_away_is_named_within_the_limit(tmp_path):
