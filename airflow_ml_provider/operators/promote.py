@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
-from airflow_ml_provider.exceptions import StaleEvaluationError
+from airflow_ml_provider.exceptions import NoBaselineError, StaleEvaluationError
 from airflow_ml_provider.operators.alias import MovesAlias, actor_of
 from airflow_ml_provider.operators.approval import AsksForApproval, OutdatedApprovalError
 from airflow_ml_provider.operators.base import coerce_model, dated, ledger, note_model, note_promotion
@@ -440,10 +440,13 @@ class PromoteModelOperator(AsksForApproval, MovesAlias, BaseOperator):
     def _refuse_stale(self, evaluation: Mapping[str, Any], standing: Standing, ref: ModelRef) -> None:
         """Raise if the alias is neither where the evaluation saw it nor at this very model."""
         asked = evaluation.get("baseline_uri")
-        if asked is None:
-            return
-        baseline = coerce_model(asked)
-        if (baseline.registered_model_name, baseline.alias) != (self.registered_model_name, self.alias):
+        baseline = None if asked is None else coerce_model(asked)
+        if baseline is None or (baseline.registered_model_name, baseline.alias) != (
+            self.registered_model_name,
+            self.alias,
+        ):
+            if evaluation.get("baseline_metrics") is None:
+                self._refuse_bootstrap(standing, ref)
             return
         compared, current = evaluation.get("baseline_version"), standing.version
         if compared == current or self._holds(standing, ref):
@@ -461,6 +464,18 @@ class PromoteModelOperator(AsksForApproval, MovesAlias, BaseOperator):
             f"the evaluation compared with {was}, but {asked!r} points at {now} by now: {standing.move}; "
             f"nothing was overwritten. {hint}"
         )
+
+    def _refuse_bootstrap(self, standing: Standing, ref: ModelRef) -> None:
+        """Raise if a gate compares with a baseline, none was measured, and this is no first version."""
+        if standing.version is None or not any(gate.needs_baseline for gate in self.gates):
+            return
+        if not self._holds(standing, ref):
+            name = f"{self.registered_model_name}@{self.alias}"
+            raise NoBaselineError(
+                f"a gate compares with a baseline, and bootstrap=True is for the first version alone; but "
+                f"{name} points at version {standing.version}, and the evaluation compared with nothing. "
+                f"Give the evaluation baseline='models:/{name}'"
+            )
 
     def _withhold(
         self,

@@ -7,7 +7,7 @@ import pytest
 from airflow.sdk import Asset
 
 from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
-from airflow_ml_provider.exceptions import StaleEvaluationError
+from airflow_ml_provider.exceptions import NoBaselineError, StaleEvaluationError
 from airflow_ml_provider.operators.promote import PromoteModelOperator, check_evaluation
 from airflow_ml_provider.operators.register import RegisterModelOperator
 from airflow_ml_provider.tracking.gates import MetricGate
@@ -91,6 +91,18 @@ def test_what_to_do_about_a_stale_evaluation_depends_on_whether_it_looked_back(m
     monkeypatch.setattr(task, "resolve", lambda uri: ModelRef(uri, model_id="m-2"))
     with pytest.raises(StaleEvaluationError, match=f"compared with nothing, .* version 2 by now.*{hint}"):
         task._refuse_stale(evaluation, Standing("2", 0, move), ModelRef("models:/m-1", model_id="m-1"))
+
+
+@pytest.mark.parametrize("baseline", [None, "models:/flight_delay@candidate"])
+def test_bootstrap_opens_no_gate_where_there_is_a_champion_to_compare_with(monkeypatch, baseline):
+    evaluation = {"baseline_uri": baseline, "baseline_version": None, "baseline_metrics": None}
+    gates = [MetricGate("roc_auc", gain_over_baseline=0.0)]
+    task = PromoteModelOperator(**OPTIONS, evaluation=evaluation, gates=gates, bootstrap=True)
+    monkeypatch.setattr(task, "resolve", lambda uri: ModelRef(uri, model_id="m-2"))
+    with pytest.raises(NoBaselineError, match="points at version 2, .*baseline='models:/flight_delay@cha"):
+        task._refuse_stale(evaluation, Standing("2"), ModelRef("models:/m-1", model_id="m-1"))
+    task._refuse_stale(evaluation, Standing(None), ModelRef("models:/m-1", model_id="m-1"))
+    task._refuse_stale(evaluation, Standing("2"), ModelRef("models:/m-2", model_id="m-2"))
 
 
 class FakeTaskInstance:
