@@ -204,6 +204,7 @@ class ArtifactStore:
         *,
         as_refs: bool = False,
         on_read: Callable[[ArtifactRef, Any], None] | None = None,
+        on_value: Callable[[Any], None] | None = None,
         fallback: Callable[[Any], Any] | None = None,
     ) -> Any:
         """
@@ -213,6 +214,7 @@ class ArtifactStore:
             tuples and dicts; parts of other objects are loaded.
         :param on_read: Called with each artifact that is loaded and its value, later by ``ref.load()``,
             ``ref.open()`` and ``ref.path()`` too.
+        :param on_value: Called with each reference to a model, wherever it stands.
         :param fallback: Reads what the ``fallback`` of :meth:`encode` wrote.
         :raises SignatureError: if an envelope was forged or edited; nothing was fetched by then.
         :raises ArtifactNotFoundError: if content is gone.
@@ -233,7 +235,13 @@ class ArtifactStore:
                 on_read(bound, value)
             return value
 
-        reader = Reader(self.signer, load=load, allowed_classes=self.allowed_classes, fallback=fallback)
+        reader = Reader(
+            self.signer,
+            load=load,
+            allowed_classes=self.allowed_classes,
+            fallback=fallback,
+            on_value=on_value,
+        )
         return reader.read(tree, as_refs=as_refs)
 
     def load(

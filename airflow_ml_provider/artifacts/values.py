@@ -275,6 +275,7 @@ class Reader:
 
     :param load: Fetches the value of a reference; gets the reference and returns what stands for it.
     :param allowed_classes: Dotted paths, as glob patterns, that may be imported.
+    :param on_value: Called with each value of :data:`VALUE_KINDS` that is read.
     """
 
     def __init__(
@@ -284,9 +285,11 @@ class Reader:
         load: Callable[[ArtifactRef, bool], Any] | None = None,
         allowed_classes: Sequence[str] = (),
         fallback: Callable[[Any], Any] | None = None,
+        on_value: Callable[[Any], None] | None = None,
     ) -> None:
         self._signer = signer
         self._load = load
+        self._on_value = on_value
         self._allowed = allowed_classes
         self._fallback = fallback
         self._refs: dict[int, ArtifactRef] = {}
@@ -344,7 +347,10 @@ class Reader:
             body = {
                 key: self._resolve(item, False) for key, item in tree.items() if key not in ("kind", FIELD)
             }
-            return getattr(importlib.import_module(module), class_name).from_json(body)
+            value = getattr(importlib.import_module(module), class_name).from_json(body)
+            if self._on_value is not None:
+                self._on_value(value)
+            return value
         return self._object(tree, as_refs)
 
     def _artifact(self, tree: dict[str, Any], as_refs: bool) -> Any:

@@ -8,7 +8,7 @@ here. :mod:`airflow_ml_provider.xcom.backend` translates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -171,11 +171,18 @@ def _look_through(tree: Any) -> tuple[bool, bool]:
     return False, marked
 
 
-def _decode(tree: Any, task: TaskState | None, *, as_refs: bool = False) -> Any:
+def _decode(
+    tree: Any,
+    task: TaskState | None,
+    *,
+    as_refs: bool = False,
+    on_model: Callable[[ModelRef], None] | None = None,
+) -> Any:
     return _store().decode(
         tree,
         as_refs=as_refs,
         on_read=(lambda ref, _value: task.note_read(ref)) if task else None,
+        on_value=on_model,
         fallback=_airflow_deserialize,
     )
 
@@ -188,11 +195,11 @@ def _decoded(tree: Any, task: TaskState, how: reading.Reading) -> Any:
 
 def _argument(tree: Any, task: TaskState, *, as_refs: bool) -> Any:
     """Return what the task gets, and remember the references and models that it is handed."""
-    value = _decode(tree, task, as_refs=as_refs)
+    models: list[ModelRef] = []
+    value = _decode(tree, task, as_refs=as_refs, on_model=models.append)
     if as_refs:
         _note_handed(task, value)
-    for model in _models_in(tree):
-        task.note_model(ModelRef.from_json(model), "read", "input")
+    _note_models(task, models)
     return value
 
 
@@ -201,16 +208,9 @@ def _note_handed(task: TaskState, value: Any) -> None:
         task.note_handed(ref)
 
 
-def _models_in(tree: Any) -> Iterator[dict[str, Any]]:
-    pending = [tree]
-    for item in pending:
-        if type(item) is dict:
-            if item.get("kind") == "ml-model/v1":
-                yield item
-            elif item.get("kind") != ARTIFACT:  # its preview is users' text
-                pending.extend(item.values())
-        elif type(item) is list:
-            pending.extend(item)
+def _note_models(task: TaskState, models: Iterable[ModelRef]) -> None:
+    for model in models:
+        task.note_model(model, "read", "input")
 
 
 def _elements(tree: Any, task: TaskState, how: reading.Reading) -> Any:
@@ -231,9 +231,18 @@ def _elements(tree: Any, task: TaskState, how: reading.Reading) -> Any:
             value = load_refs(element, skip=how.takes_refs())
         if how.refs:
             _note_handed(task, value)
+        _note_models(task, _models_in(element))
         return value
 
     return reading.lazily(kept, loaded)
+
+
+def _models_in(value: Any) -> Iterator[ModelRef]:
+    if isinstance(value, ModelRef):
+        yield value
+    elif type(value) in (list, tuple, dict):
+        for item in value.values() if type(value) is dict else value:
+            yield from _models_in(item)
 
 
 def _pushes_outputs_of(task: TaskState) -> bool:

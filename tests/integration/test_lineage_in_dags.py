@@ -22,6 +22,7 @@ from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.lineage import records
 from airflow_ml_provider.lineage.blast import blast_radius
 from airflow_ml_provider.lineage.graph import Lineage, node_of_task, node_of_version
+from airflow_ml_provider.settings import load_settings
 
 FRAME = pd.DataFrame({"n": range(3)})
 PROJECT = Path(__file__).parents[2]
@@ -266,6 +267,34 @@ def run_cli(*words: str) -> int:
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1
     return 0
+
+
+def test_models_in_a_list_too_long_for_the_table_are_inputs_too(
+    run_dag: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__ML_PROVIDER__INLINE_MAX_BYTES", "400")
+    load_settings.cache_clear()
+    with DAG("lineage_many_models", schedule=None) as dag:
+
+        @task
+        def trained() -> list[ModelRef]:
+            return [ModelRef(f"models:/m-{n}", model_id=f"m-{n}") for n in range(8)]
+
+        @task
+        def compare(models: list[ModelRef]) -> None: ...
+
+        @task
+        def judge(model: ModelRef) -> None: ...
+
+        models = trained()
+        compare(models)
+        judge.expand(model=models)
+
+    run = run_dag(dag)
+    assert [used["model_id"] for used in record(run, "compare")["models_read"]] == [
+        f"m-{n}" for n in range(8)
+    ]
+    assert [used["model_id"] for used in record(run, "judge", 5)["models_read"]] == ["m-5"]
 
 
 KILLED = """
