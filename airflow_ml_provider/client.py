@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_ml_provider.exceptions import ModelNotFoundError
-from airflow_ml_provider.lineage.queries import Queries
+from airflow_ml_provider.lineage.queries import MAX_PAGE, Queries
 from airflow_ml_provider.settings import Settings, check_root, derive_key, load_settings
 from airflow_ml_provider.tracking.clocks import moment
 from airflow_ml_provider.tracking.models import ModelRef
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_ml_provider.artifacts.refs import ArtifactRef
     from airflow_ml_provider.artifacts.store import ArtifactStore
-    from airflow_ml_provider.lineage.answers import Measured, RegisteredVersion, Run, Verdict
+    from airflow_ml_provider.lineage.answers import Measured, RegisteredVersion, Run, Verdict, Version
     from airflow_ml_provider.lineage.blast import Blast
     from airflow_ml_provider.lineage.diff import ModelDiff
     from airflow_ml_provider.lineage.graph import Graph, Lineage
@@ -148,7 +148,7 @@ class MLClient:
 
         :param limit: At most so many.
         """
-        found = self.queries.artifacts(search, limit=limit).items
+        found: list[Version] = self._pages(self.queries.artifacts, search, limit=limit)
         return [self.store.get(item.name, item.version_id) for item in found if item.problem is None]
 
     def versions(self, name: str, *, limit: int = 100) -> list[ArtifactRef]:
@@ -334,7 +334,7 @@ class MLClient:
         found: list[Any] = []
         cursor = None
         while len(found) < limit:
-            page = ask(*args, limit=min(limit - len(found), 1000), cursor=cursor, **kwargs)
+            page = ask(*args, limit=min(limit - len(found), MAX_PAGE), cursor=cursor, **kwargs)
             found.extend(page.items)
             cursor = page.cursor
             if cursor is None:

@@ -216,6 +216,15 @@ def test_another_root_keeps_the_other_options(tmp_path):
     assert repr(MLClient(settings)) == "MLClient('s3://bucket/root')"
 
 
+def test_more_artifacts_are_found_than_are_on_one_page(elsewhere, monkeypatch):
+    store, client = elsewhere
+    for name in "cab":
+        store.save(b"1", name)
+    assert [ref.name for ref in client.artifacts(limit=5_000)] == ["a", "b", "c"]
+    monkeypatch.setattr("airflow_ml_provider.client.MAX_PAGE", 1)
+    assert [ref.name for ref in client.artifacts(limit=2)] == ["a", "b"]
+
+
 def test_lineage_is_asked_of_artifacts_models_and_names(elsewhere):
     store, client = elsewhere
     me = Producer("training", "run 1", "fit")
