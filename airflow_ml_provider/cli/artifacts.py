@@ -98,7 +98,8 @@ def get_artifact(args: Namespace) -> int:
     store = _store()
     ref = _select(store, args)
     target = Path(args.to).expanduser()
-    if target.suffix in _TABLE_SUFFIXES and not target.is_dir():
+    as_table = target.suffix in _TABLE_SUFFIXES and not target.is_dir()
+    if as_table and not ref.format.startswith(("file-", "bytes-")):
         written = _write_table(store, ref, target, force=args.force)
     elif ref.format.startswith(("file-", "directory-", "bytes-")):
         written = _write_value(store, ref, target, force=args.force)

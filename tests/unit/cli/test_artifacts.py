@@ -232,6 +232,19 @@ def test_get_gives_files_directories_and_bytes_as_they_were(
     assert (out / "raw=2Fbytes.bin").read_bytes() == b"\x00\x01"
 
 
+def test_get_gives_a_stored_file_that_is_a_table_already_as_it_was(
+    airflow: Run, store: ArtifactStore, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+    report.write_text("a;b\n1;2\n")
+    store.save(report, "report")
+    store.save(b"PAR1", "export")
+    for name, target in (("report", tmp_path / "mine.csv"), ("export", tmp_path / "mine.parquet")):
+        assert airflow("ml", "artifacts", "get", name, "--to", str(target)).code == 0
+    assert (tmp_path / "mine.csv").read_text() == "a;b\n1;2\n"
+    assert (tmp_path / "mine.parquet").read_bytes() == b"PAR1"
+
+
 def test_get_replaces_nothing_unless_it_is_told_to(
     airflow: Run, store: ArtifactStore, tmp_path: Path
 ) -> None:
