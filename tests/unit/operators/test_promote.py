@@ -99,7 +99,7 @@ def test_bootstrap_opens_no_gate_where_there_is_a_champion_to_compare_with(monke
     gates = [MetricGate("roc_auc", gain_over_baseline=0.0)]
     task = PromoteModelOperator(**OPTIONS, evaluation=evaluation, gates=gates, bootstrap=True)
     monkeypatch.setattr(task, "resolve", lambda uri: ModelRef(uri, model_id="m-2"))
-    with pytest.raises(NoBaselineError, match="points at version 2, .*baseline='models:/flight_delay@cha"):
+    with pytest.raises(NoBaselineError, match=r"points at version 2, .*baseline='models:/flight_delay@ch"):
         task._refuse_stale(evaluation, Standing("2"), ModelRef("models:/m-1", model_id="m-1"))
     task._refuse_stale(evaluation, Standing(None), ModelRef("models:/m-1", model_id="m-1"))
     task._refuse_stale(evaluation, Standing("2"), ModelRef("models:/m-2", model_id="m-2"))
