@@ -265,25 +265,37 @@ def _numbers(column: ColumnDrift, was: pd.Series, now: pd.Series) -> float:
     import numpy as np
     from scipy.stats import ks_2samp
 
-    first, second = (_as_floats(side) for side in (was, now))
+    first, second = _ranked(*(_as_numbers(side) for side in (was, now)))
     column.test = "Kolmogorov-Smirnov"
     tested = ks_2samp(first, second, method="asymp")
     column.effect = float(tested.statistic)
     edges = np.unique(np.quantile(first, np.linspace(0, 1, _BINS + 1)[1:-1], method="lower"))
+    if edges[0] == first.min():  # what is below the least value of before is not as before
+        edges = np.concatenate([[edges[0] - 1], edges])
     counts = [np.bincount(np.searchsorted(edges, side), minlength=len(edges) + 1) for side in (first, second)]
     column.psi = population_stability_index(*counts)
     return float(tested.pvalue)
 
 
-def _as_floats(values: pd.Series) -> Any:
+def _as_numbers(values: pd.Series) -> Any:
     import numpy as np
 
     if _kind(values) == "time":
-        return values.astype("int64").to_numpy(dtype="float64")
+        # In one unit, whatever the unit of the column; with a time zone it is the time in UTC.
+        name = "timedelta64[us]" if values.dtype.kind == "m" else "datetime64[us]"
+        return values.to_numpy(dtype=name).astype("int64")
     numbers = values.to_numpy()
     if np.iscomplexobj(numbers):
         numbers = np.abs(numbers)
-    return numbers.astype("float64")
+    return numbers if numbers.dtype.kind in "iuf" else numbers.astype("float64")
+
+
+def _ranked(first: Any, second: Any) -> tuple[Any, Any]:
+    """Put ranks for values: they are ordered the same, and floats would not tell large integers apart."""
+    import numpy as np
+
+    _, ranks = np.unique(np.concatenate([first, second]), return_inverse=True)
+    return ranks[: len(first)], ranks[len(first) :]
 
 
 def _categories(column: ColumnDrift, was: pd.Series, now: pd.Series) -> float:

@@ -76,6 +76,32 @@ def test_a_column_has_drifted_if_the_difference_is_significant_and_large(was, no
     assert (row["column"], row["drifted"], bool(row["reasons"])) == ("x", drifted, drifted)
 
 
+def test_large_integers_are_told_apart():
+    was, now = (pd.DataFrame({"id": 2**60 + np.arange(ROWS) % 2 + shift}) for shift in (0, 2))
+    assert judge(was, now).columns[0].effect == 1.0
+    assert not judge(was, was).drifted
+
+
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
+def test_the_same_times_in_another_unit_are_the_same_times(zone):
+    times = pd.Series(pd.date_range("2013-01-01", periods=ROWS, tz=zone))
+    was, now = (pd.DataFrame({"at": times.dt.as_unit(unit)}) for unit in ("s", "ns"))
+    (column,) = judge(was, now, named=["at"]).columns
+    assert (column.effect, column.psi, column.drifted) == (0.0, 0.0, False)
+
+
+@pytest.mark.parametrize("new", [-1.0, 1.0])
+def test_new_values_beside_a_frequent_one_count_on_either_side_of_it(new):
+    was = pd.DataFrame({"delay": np.zeros(ROWS)})
+    now = was.assign(delay=np.where(np.arange(ROWS) % 16 == 0, new, 0.0))
+    (column,) = judge(was, now).columns
+    assert column.effect == pytest.approx(0.0625)
+    assert column.psi == pytest.approx(
+        population_stability_index([ROWS, 0, 0], [15 * ROWS // 16, ROWS // 16, 0])
+    )
+    assert column.drifted
+
+
 def test_a_small_difference_of_many_rows_is_significant_and_no_drift():
     report = judge(
         pd.DataFrame({"x": normal(1, rows=200_000)}), pd.DataFrame({"x": normal(2, 0.03, rows=200_000)})
