@@ -47,9 +47,13 @@ def weighted_metrics(
         }
     found: dict[str, Weighted] = {"accuracy_score": _mean((truth == prediction).astype("float64"))}
     if probability is not None:
-        probability = np.asarray(probability, dtype="float64")
-        tiny = np.finfo("float64").eps
+        probability = np.asarray(probability)
+        if not np.issubdtype(probability.dtype, np.floating):
+            probability = probability.astype("float64")
+        # As scikit-learn does: how near to 0 and 1 is told apart depends on the model's own precision.
+        tiny = np.finfo(probability.dtype).eps
         likely = np.clip(np.where(truth == 1, probability, 1 - probability), tiny, 1 - tiny)
+        likely = likely.astype("float64")
         found["log_loss"] = _mean(-np.log(likely))
         found["roc_auc"] = _roc_auc(truth == 1, probability)
     return found
@@ -94,18 +98,21 @@ def by_slice(metrics: Mapping[str, Weighted], groups: Sequence[Any]) -> dict[str
     """
     Measure each group of rows.
 
-    :param groups: The group of each row; missing values are a group of their own.
+    :param groups: The group of each row; missing values are a group of their own. Values that read the same
+        as text, such as ``1`` and ``"1"``, are one group.
     :returns: For each group, as text: ``rows`` and ``metrics``, without those that its rows leave undefined.
     """
     import numpy as np
     import pandas as pd
 
-    codes, labels = pd.factorize(pd.Series(groups), use_na_sentinel=False)
+    codes, values = pd.factorize(pd.Series(groups), use_na_sentinel=False)
+    again, labels = pd.factorize(np.array([str(value) for value in values], dtype=object))
+    codes = again[codes]
     found = {}
     for code, label in enumerate(labels):
         weights = (codes == code).astype("float64")[None, :]
         measured = {name: float(measure(weights)[0]) for name, measure in metrics.items()}
-        found[str(label)] = {
+        found[label] = {
             "rows": int(np.sum(codes == code)),
             "metrics": {name: value for name, value in measured.items() if math.isfinite(value)},
         }

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 
@@ -45,6 +46,20 @@ def test_slices_are_measured_alone_and_what_is_undefined_in_one_is_absent():
     )
     assert set(found["late"]["metrics"]) == {"accuracy_score", "log_loss"}
     assert len(found) == 3
+
+
+def test_every_row_is_in_a_slice_also_where_values_read_the_same():
+    groups = pd.Series([1, "1", None, "nan", "None", np.nan, 1.5, 2, "2", "b"] * 20, dtype=object)
+    found = by_slice({"share": lambda weights: weights.mean(axis=1)}, groups)
+    assert sum(part["rows"] for part in found.values()) == 200
+    assert (found["1"]["rows"], found["2"]["rows"]) == (40, 40)
+
+
+def test_log_loss_of_certain_single_precision_probabilities_is_that_of_sklearn():
+    truth, probability = np.array([1, 0, 1, 0]), np.array([1, 1, 0.5, 0.25], dtype="float32")
+    both = np.column_stack([1 - probability, probability])
+    found = weighted_metrics("classifier", truth, truth, probability)["log_loss"](np.ones((1, 4)))
+    assert found[0] == pytest.approx(sklearn_metrics.log_loss(truth, both), rel=1e-6)
 
 
 def test_the_bootstrap_draws_the_same_rows_for_both_and_the_same_each_time():
