@@ -184,6 +184,7 @@ def evaluate(operator: Any, context: Context, data: Callable[[], Any]) -> dict[s
     effective_at = effective_at_of(context, as_of if identity.slice is None else None)
     tags = {
         "airflow.role": "evaluation",
+        "airflow.effective_at": effective_at.isoformat(),
         # Empty, so that judging again clears what an earlier attempt said.
         "evaluation.as_of": "" if as_of is None else as_of.isoformat(),
         "evaluation.clock": "" if as_of is None else operator.clock,

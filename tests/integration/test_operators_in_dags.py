@@ -742,6 +742,8 @@ def test_an_alias_is_followed_to_what_it_was_in_data_time(
     evaluation = xcom_table(run, "judge")
     assert (evaluation["version"], evaluation["baseline_version"], evaluation["rows"]) == ("1", "1", 60)
     assert evaluation["effective_at"] == "2013-02-14T00:00:00+00:00"
+    tags = client.get_run(evaluation["mlflow_run_id"]).data.tags
+    assert tags["airflow.effective_at"] == "2013-02-14T00:00:00+00:00"  # by which freshness is judged
     run = run_dag(later, logical_date=None, run_after=MARCH, run_conf={"when": "2013-03-01"})
     assert xcom_table(run, "judge")["version"] == "2"
     run = run_dag(later, logical_date=None, run_after=APRIL, run_conf={"when": "2013-01-31"})
