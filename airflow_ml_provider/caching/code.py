@@ -11,6 +11,7 @@ are parts of the environment.
 from __future__ import annotations
 
 import ast
+import builtins
 import collections
 import copy
 import dis
@@ -23,9 +24,9 @@ import site
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from airflow_ml_provider.caching.values import describe, digest, name_of
@@ -35,6 +36,8 @@ _OWN = __name__.partition(".")[0]
 _MISSING = object()
 _CONTAINERS = (list, dict, set, collections.deque)
 _BUILT_IN = types.BuiltinFunctionType
+_METHODS = (types.MethodType, _BUILT_IN)
+_EMPTY = (*_CONTAINERS, tuple)
 
 
 @dataclass
@@ -86,6 +89,9 @@ def _path_of(module: str) -> Path | None:
         except (ImportError, ValueError, AttributeError):
             return None
         found = spec.origin if spec is not None and spec.has_location else None
+    if found is None and loaded is not None:
+        # A folder without __init__.py has a path and no file.
+        found = next(iter(getattr(loaded, "__path__", ())), None)
     return Path(found).resolve() if found else None
 
 
@@ -98,6 +104,15 @@ def _library_places() -> tuple[Path, ...]:
     return tuple(path.resolve() for path in places - outside)
 
 
+def add_part(parts: dict[str, str], name: str, value: str) -> None:
+    """Add a part; another one of the same name stays beside it."""
+    label, number = name, 1
+    while parts.get(label, value) != value:
+        number += 1
+        label = f"{name} #{number}"
+    parts[label] = value
+
+
 class _Walk:
     def __init__(self, packages: tuple[str, ...]) -> None:
         self._packages = packages
@@ -105,6 +120,7 @@ class _Walk:
         self._keep: list[Any] = []
         self._code = Code()
         self._pending: list[Callable[[], None]] = []
+        self._assigned: set[tuple[str, str]] = set()
 
     def finish(self) -> Code:
         while self._pending:
@@ -139,11 +155,7 @@ class _Walk:
         return not module or module not in sys.modules or is_project(module, self._packages)
 
     def _part(self, kind: str, name: str, value: str) -> None:
-        label, number = f"{kind} {name}", 1
-        while self._code.parts.get(label, value) != value:
-            number += 1
-            label = f"{kind} {name} #{number}"
-        self._code.parts[label] = value
+        add_part(self._code.parts, f"{kind} {name}", value)
 
     def _function(self, function: types.FunctionType, name: str, root: bool) -> None:
         wrapped = getattr(function, "__wrapped__", None)
@@ -154,6 +166,9 @@ class _Walk:
         closure = set(names)
         if not self._is_ours(scope.get("__name__")):
             # A wrapper of a library takes the name of what it wraps.
+            registry = getattr(function, "registry", None)
+            if isinstance(registry, Mapping):  # functools.singledispatch
+                self._value(f"{name} registry", registry)
             self._follow(name, names, closure, None, scope)
             return
         tree = _tree(function.__code__)
@@ -168,7 +183,7 @@ class _Walk:
         used = _globals_of(function.__code__) | (
             _names_in(tree.decorator_list) if tree is not None else set()
         )
-        names.update({key: scope[key] for key in used - closure if key in scope})
+        names.update({key: scope[key] for key in used - closure if key in scope and not _is_dunder(key)})
         self._follow(name, names, closure, tree, scope)
 
     def _class(self, cls: type, name: str) -> None:
@@ -183,7 +198,12 @@ class _Walk:
             if is_project(base.__module__, self._packages):
                 self.add(base)
         for item in vars(cls).values():
+            if isinstance(item, type) and item.__qualname__ == f"{cls.__qualname__}.{item.__name__}":
+                self.add(item)
+                continue
             for function in _functions_in(item):
+                if function.__code__.co_filename == "<string>":
+                    continue  # dataclasses made it of what stands in the class
                 if function.__module__ != cls.__module__ or not function.__qualname__.startswith(
                     cls.__qualname__
                 ):
@@ -210,49 +230,75 @@ class _Walk:
         for key, value in sorted(names.items()):
             label = f"{name} variable {key}" if key in closure else f"{_module_name(scope)}.{key}"
             if isinstance(value, types.ModuleType):
+                if key != value.__name__ and not is_project(value.__name__, self._packages):
+                    self._part("constant", label, digest({"module": value.__name__}))
                 self._module(value, chains.get(key, [()]))
             else:
                 self._value(label, value, scope if key not in closure else None, key)
         if tree is not None:
-            for module, attribute in _imports(tree, scope):
-                self._import(module, attribute)
+            for module, attribute, bound in _imports(tree, scope):
+                self._import(module, attribute, chains.get(bound, [()]))
             if any(part == "get_current_context" for part in _names_in([tree], deep=True)):
                 self._code.unknown.append(f"what {name} asks of get_current_context()")
 
-    def _value(
+    def _value(  # noqa: PLR0912 - one for each kind of value
         self, label: str, value: Any, scope: dict[str, Any] | None = None, key: str | None = None
     ) -> None:
         bare = _bare(value)
-        if isinstance(bare, (types.FunctionType, type)):
-            self.add(bare)
+        assigned: list[ast.AST] = []
+        if scope is not None and key is not None:
+            scope, home_key = _home(scope, key)
+            assigned = _assignments(scope, home_key)
+        if isinstance(value, types.ModuleType):
+            self._module(value, [()])
             return
-        if isinstance(value, (types.BuiltinFunctionType, types.ModuleType)):
-            if isinstance(value, types.ModuleType):
-                self._module(value, [()])
-            return
-        if callable(value) and not isinstance(value, functools.partial):
-            if not is_project(type(value).__module__, self._packages):
-                return  # an object of a library: its version is a part of the environment
-            self.add(type(value))
-        assigned = _assignments(scope, key) if scope is not None and key is not None else []
-        # A container that starts empty is a memo: what is in it depends on what ran before.
-        if not (isinstance(value, _CONTAINERS) and assigned and all(map(_is_empty, assigned))):
+        owner = getattr(value, "__self__", None)
+        if not isinstance(value, _METHODS) or isinstance(owner, (type, types.ModuleType)):
+            owner = None
+        made = False
+        if isinstance(bare, (types.FunctionType, type, _BUILT_IN)):
+            ours = self._is_ours(getattr(bare, "__module__", None)) and not isinstance(bare, _BUILT_IN)
+            # Such as namedtuple("P", "x y"): the statement is its source.
+            made = ours and bool(assigned) and isinstance(bare, type) and _class_tree(bare) is None
+            if not made:
+                if not isinstance(bare, _BUILT_IN):
+                    self.add(bare)
+                if owner is None or (not ours and not assigned):
+                    if not ours or bare.__name__ != key:
+                        # Which function a name stands for shows in no function's code.
+                        self._part("constant", label, digest({"code": name_of(bare)}))
+                    return
+        elif callable(value) and not isinstance(value, functools.partial):
+            if is_project(type(value).__module__, self._packages):
+                self.add(type(value))
+            else:
+                # An object of a library: its version is a part of the environment, and what it wraps is ours.
+                for inner in (getattr(value, "__wrapped__", None), *getattr(value, "__dict__", {}).values()):
+                    if isinstance(_bare(inner), (types.FunctionType, type)):
+                        self.add(inner)
+                if not assigned:
+                    return
+        reason = ""
+        if not (made or _is_memo(value, assigned, scope) or _is_own_place(value, assigned, scope)):
             try:
                 self._part("constant", label, digest(describe(value, self.add)))
                 return
             except UncacheableError as exc:
                 reason = str(exc)
-        if is_project(type(value).__module__, self._packages):
-            self.add(type(value))
-        if not assigned:
+        holder = value if owner is None else owner
+        if is_project(type(holder).__module__, self._packages):
+            self.add(type(holder))
+        if not assigned or scope is None:
             self._code.unknown.append(f"{label}: {reason}")
             return
         self._part("constant", label, digest([_dumped(node) for node in assigned]))
-        assert scope is not None  # noqa: S101
-        for used in sorted(_names_in(assigned)):
-            found = scope.get(used, _MISSING)
-            if used != key and isinstance(_bare(found), (types.FunctionType, type)):
-                self._value(f"{_module_name(scope)}.{used}", found)
+        place = (scope.get("__name__", ""), home_key)
+        if place in self._assigned:
+            return
+        self._assigned.add(place)
+        names = _names_in(assigned, deep=False) - {home_key}
+        used = {name: scope[name] for name in names if name in scope and not _is_dunder(name)}
+        self._follow(label, used, set(), ast.Module(assigned, []), scope)  # type: ignore[arg-type]
 
     # -- modules
 
@@ -274,7 +320,7 @@ class _Walk:
             else:
                 self._value(f"{_module_name(vars(module))}.{chain[0]}", found, vars(module), chain[0])
 
-    def _import(self, module: str, attribute: str | None) -> None:
+    def _import(self, module: str, attribute: str | None, chains: Iterable[tuple[str, ...]] = ((),)) -> None:
         if not is_project(module, self._packages):
             return
         try:
@@ -283,15 +329,19 @@ class _Walk:
             self._code.unknown.append(f"module {module}, which cannot be imported here: {exc}")
             return
         if attribute is None or attribute == "*":
-            self._module(loaded, [()])
+            self._module(loaded, chains if attribute is None else [()])
             return
         if not hasattr(loaded, attribute):
             try:
-                self._module(importlib.import_module(f"{module}.{attribute}"), [()])
+                self._module(importlib.import_module(f"{module}.{attribute}"), chains)
             except ImportError as exc:
                 self._code.unknown.append(f"{module}.{attribute}, which cannot be imported here: {exc}")
             return
-        self._module(loaded, [(attribute,)])
+        found = getattr(loaded, attribute)
+        if isinstance(found, types.ModuleType):
+            self._module(found, chains)
+        else:
+            self._module(loaded, [(attribute,)])
 
     def _whole(self, module: types.ModuleType) -> None:
         """Take all of a module where it does not show which part of it is used."""
@@ -308,6 +358,10 @@ class _Walk:
             bare = _bare(value)
             if isinstance(bare, (types.FunctionType, type)) and is_project(bare.__module__, self._packages):
                 self.add(bare)
+        # What it takes from other modules may be a constant there.
+        chains = _chains(tree)
+        for other, attribute, bound in _imports(tree, vars(module)):
+            self._import(other, attribute, chains.get(bound, [()]))
 
     def _file(self, module: types.ModuleType) -> None:
         path = Path(str(module.__file__))
@@ -341,7 +395,11 @@ def _cells(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _functions_in(item: Any) -> Iterator[types.FunctionType]:
-    found: Iterable[Any] = (item.fget, item.fset, item.fdel) if isinstance(item, property) else (item,)
+    found: Iterable[Any] = (item,)
+    if isinstance(item, property):
+        found = (item.fget, item.fset, item.fdel)
+    elif isinstance(item, functools.singledispatchmethod):
+        found = (item.func, *item.dispatcher.registry.values())
     for each in found:
         bare = _bare(each)
         if isinstance(bare, types.FunctionType):
@@ -378,21 +436,19 @@ def _class_tree(cls: type) -> Any:
     if whole is None:
         return None
     names = [part for part in cls.__qualname__.split(".") if part != "<locals>"]
-    level: Any = whole
+    level: list[Any] = [whole]
     for name in names:
-        level = next(
-            (
-                node
-                for node in ast.walk(level)
-                if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-                and node.name == name
-                and node is not level
-            ),
-            None,
-        )
-        if level is None:
-            return None
-    return level if isinstance(level, ast.ClassDef) else None
+        level = [
+            node
+            for above in level
+            for node in ast.walk(above)
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+            and node.name == name
+            and node is not above
+        ]
+    found: list[Any] = [node for node in dict.fromkeys(level) if isinstance(node, ast.ClassDef)]
+    # Which of several it is, such as one in each branch of an "if", does not show: all of them count.
+    return found[0] if len(found) == 1 else ast.Module(found, []) if found else None
 
 
 def _module_tree(path: str | None) -> ast.Module | None:
@@ -488,31 +544,88 @@ def _chains(tree: ast.AST) -> dict[str, list[tuple[str, ...]]]:
     return found
 
 
-def _imports(tree: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yield what a function imports while it runs: a module, and the name taken from it."""
+def _imports(tree: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, str | None, str]]:
+    """Yield what code imports while it runs: a module, the name taken from it, and what it is called."""
     package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, None
+                # "import a.b" gives a name to "a"; what is used of "a.b" is not told apart from it.
+                yield alias.name, None, alias.asname or alias.name
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
                 base = package.split(".")[: len(package.split(".")) - node.level + 1]
                 module = ".".join([*base, *([module] if module else [])])
             for alias in node.names:
-                yield module, alias.name
+                yield module, alias.name, alias.asname or alias.name
 
 
-def _is_empty(statement: Any) -> bool:
+def _is_dunder(name: str) -> bool:
+    """Tell what a module says of itself: its name, and the place it lies in."""
+    return name.startswith("__") and name.endswith("__")
+
+
+def _is_memo(value: Any, assigned: list[ast.AST], scope: dict[str, Any] | None) -> bool:
+    """Tell whether a container starts empty: what is in it depends on what ran before."""
+    return (
+        isinstance(value, _CONTAINERS)
+        and bool(assigned)
+        and all(_is_empty(node, scope or {}) for node in assigned)
+    )
+
+
+def _is_empty(statement: Any, scope: dict[str, Any]) -> bool:
     """Tell whether a statement assigns a container with nothing in it."""
     value = statement.value
     if isinstance(value, ast.Call):
+        made = _named(value.func, scope)
+        if value.keywords or not (isinstance(made, type) and issubclass(made, _EMPTY)):
+            return False
         # defaultdict(list) names a type, and holds nothing
-        return not value.keywords and all(isinstance(item, ast.Name) for item in value.args[:1])
+        return not value.args or (issubclass(made, collections.defaultdict) and len(value.args) == 1)
     return isinstance(value, (ast.List, ast.Dict, ast.Tuple)) and not (
         value.keys if isinstance(value, ast.Dict) else value.elts
     )
+
+
+def _named(node: ast.AST, scope: dict[str, Any]) -> Any:
+    if isinstance(node, ast.Attribute):
+        return getattr(_named(node.value, scope), node.attr, None)
+    return scope.get(node.id, getattr(builtins, node.id, None)) if isinstance(node, ast.Name) else None
+
+
+def _is_own_place(value: Any, assigned: Iterable[ast.AST], scope: dict[str, Any] | None) -> bool:
+    """Tell whether a value is a path that starts from where the module lies, which does not count."""
+    if not isinstance(value, PurePath) or scope is None:
+        return False
+    seen: set[str] = set()
+    pending = list(assigned)
+    while pending:
+        for name in _names_in([pending.pop()], deep=False) - seen:
+            if name == "__file__":
+                return True
+            seen.add(name)
+            pending.extend(_assignments(scope, name))
+    return False
+
+
+def _home(scope: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Follow a name through ``from ... import`` to the module that gives it its value."""
+    for _ in range(20):
+        tree = _module_tree(scope.get("__file__"))
+        if tree is None or _assignments(scope, key):
+            break
+        top = ast.Module([node for node in tree.body if isinstance(node, ast.ImportFrom)], [])
+        for module, attribute, bound in _imports(top, scope):
+            there = vars(sys.modules[module]) if module in sys.modules else {}
+            name = key if attribute == "*" else attribute
+            if name in there and bound in (key, "*"):
+                scope, key = there, str(name)
+                break
+        else:
+            break
+    return scope, key
 
 
 def _assignments(scope: dict[str, Any], name: str) -> list[ast.AST]:

@@ -83,7 +83,10 @@ def _describe(value: Any, on_code: Callable[[Any], str], depth: int) -> Any:  # 
         found = {"code": on_code(value)}
         return found if bound is None or isinstance(bound, type) else {**found, "self": again(bound)}
     if isinstance(value, types.BuiltinFunctionType):
-        return {"code": name_of(value)}
+        owner = value.__self__
+        if owner is None or isinstance(owner, (type, types.ModuleType)):
+            return {"code": name_of(value)}
+        return {"code": name_of(value), "self": again(owner)}
     if isinstance(value, types.ModuleType):
         return {"module": value.__name__}
     if isinstance(value, functools.partial):

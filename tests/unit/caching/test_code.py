@@ -295,3 +295,161 @@ def test_a_key_is_the_same_in_every_process(project, tmp_path):
         for seed in ("1", "2")
     }
     assert len(found) == 1
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Code]:
+    """Return a function that fingerprints ``task`` of a DAG file, which lies beside other modules."""
+    count = 0
+
+    def fingerprint(text: str, **modules: str) -> Code:
+        nonlocal count
+        count += 1
+        root = tmp_path / f"bundle{count}"
+        for name, source in {"flow": text, **modules}.items():
+            path = root / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(root)
+            importlib.invalidate_caches()
+            found = code_of(importlib.import_module("flow").task)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("flow", "aside", "folder")]:
+            del sys.modules[name]
+        return found
+
+    return fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        pytest.param("N = (1, 2)\nC = list(N)", "1, 2", "1, 3", id="a list made of a constant"),
+        pytest.param(
+            "class S:\n    def __init__(self, by): self.by = by\nBY = 2\nC = S(BY)",
+            "BY = 2",
+            "BY = 3",
+            id="what an object was made with",
+        ),
+        pytest.param(
+            "import numpy as np\n@np.vectorize\ndef C(x): return x * 2",
+            "x * 2",
+            "x * 3",
+            id="what a library's object wraps",
+        ),
+        pytest.param("import numpy as np\nC = np.poly1d([1, 2])", "1, 2", "1, 3", id="a polynomial"),
+        pytest.param("import operator\nC = operator.itemgetter('a')", "'a'", "'b'", id="a getter"),
+        pytest.param("import re\nC = re.compile('a').match", "'a'", "'b'", id="a method of a pattern"),
+        pytest.param("C = {'a': 1}.get", "1}", "2}", id="a method of a dict"),
+        pytest.param(
+            "class S:\n    def __init__(self, k): self.k = k\n    def f(self): return self.k\nC = S(1).f",
+            "S(1)",
+            "S(2)",
+            id="a method of an object",
+        ),
+        pytest.param("from statistics import mean as C", "mean", "median", id="another library function"),
+        pytest.param("import statistics\nC = statistics.mean", "mean", "median", id="an alias of a function"),
+        pytest.param("C = max", "max", "min", id="an alias of a built-in"),
+        pytest.param("import json as C", "json", "pickle", id="another module of a library"),
+        pytest.param(
+            "def f(): return 1\ndef g(): return 2\nC, D = f, g\nU = C, D",
+            "C, D = f, g",
+            "D, C = f, g",
+            id="two functions in each other's place",
+        ),
+        pytest.param(
+            "if not __name__:\n    class C: x = 1\nelse:\n    class C: x = 2",
+            "x = 2",
+            "x = 3",
+            id="a class that is defined twice",
+        ),
+        pytest.param(
+            "def h(): return 1\nclass C:\n    class D:\n        def f(self): return h()",
+            "return 1",
+            "return 2",
+            id="what a nested class calls",
+        ),
+        pytest.param(
+            "from collections import namedtuple\nC = namedtuple('C', 'x y')", "x y", "y x", id="a namedtuple"
+        ),
+        pytest.param(
+            "from functools import singledispatch\n@singledispatch\ndef C(x): return 0\n"
+            "@C.register\ndef _(x: int): return 1",
+            "return 1",
+            "return 2",
+            id="a function by type",
+        ),
+    ],
+)
+def test_what_a_name_stands_for_counts(lines, text, old, new):
+    task = "\n\ndef task():\n    return C\n"
+    assert text.count(old) == 1
+    before, after = lines(text + task), lines(text.replace(old, new) + task)
+    assert before.unknown == []
+    assert before.parts != after.parts
+    assert before.parts == lines(text + task).parts
+
+
+@pytest.mark.parametrize(
+    ("text", "modules", "old", "new"),
+    [
+        pytest.param(
+            "import folder.aside\ndef task():\n    return folder.aside.f()",
+            {"folder__aside": "def f(): return 1"},
+            "return 1",
+            "return 2",
+            id="a folder without __init__",
+        ),
+        pytest.param(
+            "def task():\n    import aside\n    return aside.TWICE",
+            {"aside": "from folder.other import ONE\nTWICE = ONE * 2", "folder__other": "ONE = 1"},
+            "ONE = 1",
+            "ONE = 3",
+            id="a constant of a module that the task imports",
+        ),
+        pytest.param(
+            "import aside\ndef g(module): return module.K\ndef task():\n    return g(aside)",
+            {"aside": "from folder.other import K", "folder__other": "K = 1"},
+            "K = 1",
+            "K = 3",
+            id="a constant of a module that is handed on",
+        ),
+        pytest.param(
+            "from aside import GET\ndef task():\n    return GET",
+            {"aside": "import operator\nGET = operator.itemgetter('a')"},
+            "'a'",
+            "'b'",
+            id="an object of another module",
+        ),
+    ],
+)
+def test_what_other_modules_hold_counts(lines, text, modules, old, new):
+    changed = {name: source.replace(old, new) for name, source in modules.items()}
+    assert changed != modules
+    assert lines(text, **modules).parts != lines(text, **changed).parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("def task():\n    return open(__file__)", id="in the function"),
+        pytest.param(
+            "from pathlib import Path\nHERE = Path(__file__).parent\nDATA = HERE / 'data'\n"
+            "def task():\n    return DATA",
+            id="as constants",
+        ),
+    ],
+)
+def test_paths_from_the_place_of_the_file_do_not_count(lines, text):
+    assert lines(text).parts == lines(text).parts
+
+
+def test_a_memo_of_another_module_does_not_count(lines):
+    task = "from aside import MEMO\ndef task():\n    return MEMO"
+    filled = "\ndef fill():\n    MEMO[1] = 2\nfill()"
+    assert lines(task, aside="MEMO = {}").parts == lines(task, aside="MEMO = {}" + filled).parts
+
+
+def test_defaults_made_by_factories_are_no_unknowns(lines):
+    text = "from dataclasses import dataclass, field\n@dataclass\nclass A:\n    x: list = "
+    assert lines(text + "field(default_factory=list)\ndef task():\n    return A()").unknown == []
