@@ -683,7 +683,7 @@ class _Session:
             data_interval=facts.data_interval,
             schema=schema,
             # A tree shows envelopes and nodes, which mean nothing to people.
-            preview=masked(encoded.preview, masks, names=self._last_names(name))
+            preview=masked(encoded.preview, masks, names=[*self._last_names(name), *_own_names(value)])
             if shown and entry.format != "tree-v1"
             else None,
             parts=parts,
@@ -835,6 +835,16 @@ def _facts(
     if effective_at is None:
         effective_at = data_interval[1] if data_interval else now
     return _Facts(producer, now, _utc(effective_at), data_interval, preview, tuple(mask))
+
+
+def _own_names(value: Any) -> list[str]:
+    """What a series or an index of pandas or polars is called."""
+    # The type is asked: a frame gives its columns as attributes, and a series its elements.
+    kind = type(value)
+    if not (hasattr(kind, "name") and hasattr(kind, "dtype")):
+        return []
+    names = value.names if hasattr(kind, "names") else [value.name]
+    return [str(name) for name in names if name is not None]
 
 
 def _row_slice(rows: slice | int | None) -> slice | None:

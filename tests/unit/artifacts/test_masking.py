@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -94,6 +95,22 @@ def test_dicts_in_cells_are_not_spelled_out(store: ArtifactStore) -> None:
     table = pa.table({"login": [{"user": "ada", "password": "hunter2"}]})
 
     assert "hunter2" not in json.dumps(store.encode(table, name="task"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Series(["123-45-6789"], name="ssn"),
+        pd.Index(["123-45-6789"], name="ssn"),
+        pd.MultiIndex.from_tuples([("123-45-6789", 1)], names=["ssn", None]),
+        pl.Series("ssn", ["123-45-6789"]),
+        {"part": pd.Series(["123-45-6789"], name="SSN")},
+    ],
+    ids=["series", "index", "levels", "polars", "inside"],
+)
+def test_a_series_or_index_with_a_masked_name_is_hidden(store: ArtifactStore, value: Any) -> None:
+    assert "123-45-6789" in json.dumps(store.encode(value, name="shown"))
+    assert "123-45-6789" not in json.dumps(store.encode(value, name="hidden", mask=("ssn",)))
 
 
 def test_the_same_content_under_another_mask_is_stored_once(store: ArtifactStore) -> None:
