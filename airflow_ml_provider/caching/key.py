@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_ml_provider.artifacts.refs import ArtifactRef
-from airflow_ml_provider.caching.code import code_of
+from airflow_ml_provider.caching.code import add_part, code_of
 from airflow_ml_provider.caching.values import describe, digest
 from airflow_ml_provider.exceptions import UncacheableError
 
@@ -71,7 +71,8 @@ class KeyMaker:
         self._take(code_of(cls, packages=packages, task=False))
 
     def _take(self, code: Any) -> None:
-        self._parts.update(code.parts)
+        for name, value in code.parts.items():
+            add_part(self._parts, name, value)
         self._unknown.extend(code.unknown)
 
     def add_argument(self, name: str, value: Any, *, packages: Iterable[str] = ()) -> None:
@@ -103,8 +104,10 @@ class KeyMaker:
         from airflow_ml_provider.caching.values import name_of
 
         def follow(code: Any) -> str:
-            self._take(code_of(code, packages=packages, task=False))
-            return name_of(code)
+            found = code_of(code, packages=packages, task=False)
+            self._take(found)
+            # Two functions that one function made have one name, and each its own closure.
+            return f"{name_of(code)} {digest(found.parts)}"
 
         return follow
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from airflow_ml_provider.caching.code import Code, code_of, is_project
+from airflow_ml_provider.caching.key import KeyMaker
 
 DAG_FILE = '''
 from functools import lru_cache, partial
@@ -453,3 +454,17 @@ def test_a_memo_of_another_module_does_not_count(lines):
 def test_defaults_made_by_factories_are_no_unknowns(lines):
     text = "from dataclasses import dataclass, field\n@dataclass\nclass A:\n    x: list = "
     assert lines(text + "field(default_factory=list)\ndef task():\n    return A()").unknown == []
+
+
+def test_functions_of_one_name_among_the_arguments_are_told_apart():
+    def made(number):
+        return lambda: number
+
+    def key(one, other):
+        maker = KeyMaker()
+        maker.add_argument("one", made(one))
+        maker.add_argument("other", made(other))
+        return maker.key().text
+
+    assert len({key(2, 3), key(3, 3), key(3, 2), key(2, 2)}) == 4
+    assert key(2, 3) == key(2, 3)
