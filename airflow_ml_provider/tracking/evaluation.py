@@ -217,7 +217,8 @@ def _weighted(
             (predicted == positive).astype("int64"),
             raw.predict_proba(rows)[:, column],
         )
-    predicted = np.asarray(raw.predict(rows) if hasattr(raw, "predict") else model.predict(rows)).reshape(-1)
+    # As the evaluator asks it: a booster of XGBoost takes no DataFrame itself.
+    predicted = np.asarray((raw if classes else model).predict(rows)).reshape(-1)
     return weighted_metrics(model_type, truth, predicted)
 
 
@@ -266,14 +267,14 @@ def _judge(
     options: dict[str, Any] = {"log_model_explainability": False, **config}
     if prefix:
         options["metric_prefix"] = prefix
-    single = False
+    lacking = False
     evaluator = "default"
     if model_type == "classifier":
-        single = _prepare_labels(model, rows[target], options, ref)
-        evaluator = "default" if plots and not single else _quiet_classifier()
+        lacking = _prepare_labels(model, rows[target], options, ref)
+        evaluator = "default" if plots and not lacking else _quiet_classifier()
     elif model_type == "regressor" and str(rows[target].dtype) == "bool":
         raise ModelInputError(f"the target column {target!r} of a regressor must be numbers, it is boolean")
-    with _calm(single):
+    with _calm(lacking):
         result = mlflow.models.evaluate(
             model,
             _dataset(rows, target, entity),
@@ -315,11 +316,11 @@ def _raw(model: Any) -> Any:
 
 
 def _prepare_labels(model: Any, truth: Any, options: dict[str, Any], ref: ModelRef) -> bool:
-    """Tell the evaluator all classes, which the rows may not hold; say whether they hold only one."""
+    """Tell the evaluator all classes, and say whether there are some that no row is of."""
     present = list(truth.unique())
     single = len(present) < 2
     if "label_list" in options:
-        return single
+        return single or any(label not in present for label in options["label_list"])
     raw = _raw(model)
     classes = getattr(raw, "classes_", None)
     if classes is None:
@@ -337,20 +338,37 @@ def _prepare_labels(model: Any, truth: Any, options: dict[str, Any], ref: ModelR
             f"it knows {[getattr(label, 'item', lambda label=label: label)() for label in known]!r}"
         )
     options["label_list"] = [*known, *strange]
-    return single
+    return single or any(label not in present for label in known)
 
 
 def _quiet_classifier() -> str:
     """Register MLflow's evaluator of classifiers without its plots, once a process."""
     from mlflow.models.evaluation.evaluator_registry import _model_evaluation_registry as registry
-    from mlflow.models.evaluation.evaluators.classifier import ClassifierEvaluator
+    from mlflow.models.evaluation.evaluators import classifier
 
     if not registry.is_registered(_QUIET_CLASSIFIER):
 
-        class QuietClassifierEvaluator(ClassifierEvaluator):  # type: ignore[misc]
+        class QuietClassifierEvaluator(classifier.ClassifierEvaluator):  # type: ignore[misc]
             """The metrics of MLflow's ClassifierEvaluator and none of its files."""
 
             name = _QUIET_CLASSIFIER
+
+            def _compute_builtin_metrics(self, model: Any) -> None:
+                if len(self.label_list) == 2 or set(self.label_list) <= set(self.y_true):
+                    super()._compute_builtin_metrics(model)
+                    return
+                # MLflow gives up on all metrics where roc_auc is undefined: no row is of some class.
+                self._evaluate_sklearn_model_score_if_scorable(model, self.y_true, self.sample_weights)
+                metrics = classifier._get_common_classifier_metrics(
+                    y_true=self.y_true,
+                    y_pred=self.y_pred,
+                    y_proba=self.y_probs,
+                    labels=self.label_list,
+                    average=self.evaluator_config.get("average", "weighted"),
+                    pos_label=None,
+                    sample_weights=self.sample_weights,
+                )
+                self.metrics_values.update(classifier._get_aggregate_metrics_values(metrics))
 
             def _log_binary_classifier_artifacts(self) -> None:
                 return
@@ -393,8 +411,8 @@ def _dataset(rows: Any, target: str, entity: Any) -> Any:
 
 
 @contextmanager
-def _calm(single_class: bool) -> Iterator[None]:
-    """Keep the evaluator from guessing aloud and, where all rows are of one class, from giving up."""
+def _calm(lacks_classes: bool) -> Iterator[None]:
+    """Keep the evaluator from guessing aloud and, where the rows lack a class, from giving up."""
     if "matplotlib.pyplot" not in sys.modules:
         with suppress(ImportError):
             import matplotlib
@@ -407,7 +425,7 @@ def _calm(single_class: bool) -> Iterator[None]:
 
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    if single_class:
+    if lacks_classes:
         os.environ[_SUPPRESS] = "true"
     try:
         with warnings.catch_warnings():
@@ -416,7 +434,7 @@ def _calm(single_class: bool) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if single_class:
+        if lacks_classes:
             if before is None:
                 del os.environ[_SUPPRESS]
             else:

@@ -212,6 +212,33 @@ def test_more_than_two_classes(opened):
     assert metrics["roc_auc"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("plots", [False, True])
+def test_rows_that_lack_one_of_many_classes_lack_no_more_than_roc_auc(opened, plots):
+    data = frame()
+    data["late"] = pd.cut(data.a, 3, labels=["early", "in time", "late"]).astype(str)
+    with opened("fit"):
+        fitted = HistGradientBoostingClassifier(max_iter=5).fit(data[FEATURES], data.late)
+        ref = log_model(fitted, X_sample=data)
+    rows = data[data.late != "in time"]
+    with opened() as run:
+        metrics = evaluate_model(ref, rows, "late", run=run, plots=plots)["metrics"]
+    assert "roc_auc" not in metrics
+    assert metrics["accuracy_score"] == pytest.approx(fitted.score(rows[FEATURES], rows.late))
+    expected = log_loss(rows.late, fitted.predict_proba(rows[FEATURES]), labels=list(fitted.classes_))
+    assert metrics["log_loss"] == pytest.approx(expected)
+
+
+def test_a_booster_is_measured_by_slice(opened):
+    xgboost = pytest.importorskip("xgboost")
+    data = frame().assign(group=["u", "v"] * 150)
+    with opened("fit"):
+        booster = xgboost.train({"max_depth": 2}, xgboost.DMatrix(data[FEATURES], label=data.late), 3)
+        ref = log_model(booster, X_sample=data[FEATURES])
+    with opened() as run:
+        found = evaluate_model(ref, data, "late", "regressor", run=run, slices=["group"])
+    assert {part["rows"] for part in found["slices"]["group"].values()} == {150}
+
+
 def test_a_regressor(opened):
     data = frame().assign(delay=lambda rows: rows.a * 3)
     with opened("fit"):
