@@ -285,7 +285,7 @@ def _judge_confidence(
         bound(gains[gate.metric], confidence, larger_is_better=bool(gate.larger_is_better)),
         float(gate.gain_over_baseline or 0.0),
     )
-    passed = least >= wanted or math.isclose(least, wanted, rel_tol=1e-9, abs_tol=1e-12)
+    passed = _reaches(least, wanted, scale=abs(float(metrics[gate.metric])))
     reason = (
         f"{gate.metric} gains at least {_number(least)} with {confidence:.4g} confidence, "
         f"{'which is' if passed else 'below'} {'at least ' if passed else ''}{_number(wanted)}"
@@ -345,7 +345,7 @@ def _compare(
         return GateResult(gate.metric, name, False, value, baseline, reason)
     gain = value - baseline if gate.larger_is_better else baseline - value
     # 0.82 - 0.80 is 0.0199999... in binary: a gain of exactly the margin must not fail on its last bit.
-    passed = gain >= min_gain or math.isclose(gain, min_gain, rel_tol=1e-9, abs_tol=1e-12)
+    passed = _reaches(gain, min_gain, scale=max(abs(value), abs(baseline)))
     if gate.larger_is_better:
         verdict = "exceeds" if passed else "does not exceed"
     else:
@@ -363,6 +363,11 @@ def _measured(metric: str, metrics: Mapping[str, float], *, whose: str) -> float
         measured = ", ".join(sorted(metrics)) or "nothing"
         raise GateMetricError(f"a gate asks for {metric!r}, but {whose} measured: {measured}")
     return float(metrics[metric])
+
+
+def _reaches(gain: float, wanted: float, *, scale: float) -> bool:
+    """Whether a gain is large enough, but for the last bits of numbers of this scale."""
+    return gain >= wanted or math.isclose(gain, wanted, rel_tol=1e-9, abs_tol=1e-12 * min(scale, 1.0))
 
 
 def _number(value: float) -> str:

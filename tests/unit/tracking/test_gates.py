@@ -123,6 +123,11 @@ def test_a_gain_of_exactly_the_margin_does_not_fail_on_its_last_bit():
     assert decide([gate], {"roc_auc": 0.82}, {"roc_auc": 0.80}).promoted
 
 
+def test_a_loss_of_a_tiny_metric_is_a_loss():
+    gate = MetricGate("mean_squared_error", gain_over_baseline=0.0)
+    assert not decide([gate], {"mean_squared_error": 9e-13}, {"mean_squared_error": 1e-13}).promoted
+
+
 def test_all_conditions_of_all_gates_must_hold_and_each_gives_a_reason():
     gates = [MetricGate("roc_auc", at_least=0.6, at_most=0.9), MetricGate("log_loss", at_most=0.3)]
     decision = decide(gates, CHALLENGER, BASELINE)
