@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime as dt
 import enum
@@ -72,7 +73,9 @@ def _describe(value: Any, on_code: Callable[[Any], str], depth: int) -> Any:  # 
     if kind in (set, frozenset):
         return {kind.__name__: sorted(digest(again(part)) for part in value)}
     if kind is dict or kind is types.MappingProxyType:
-        return {"dict": sorted([digest(again(key)), again(part)] for key, part in value.items())}
+        # By the keys' digests alone: NaN is a key as often as one likes.
+        items = [[digest(again(key)), again(part)] for key, part in value.items()]
+        return {"dict": sorted(items, key=lambda item: str(item[0]))}
     if isinstance(value, enum.Enum):
         return {"enum": on_code(kind), "name": value.name}
     plain = _plain(value)
@@ -99,21 +102,29 @@ def _describe(value: Any, on_code: Callable[[Any], str], depth: int) -> Any:  # 
         return {"type": on_code(kind), "fields": {name: again(part) for name, part in fields}}
     if isinstance(value, (tuple, list)):
         return {"type": on_code(kind), "items": [again(part) for part in tuple(value)]}
+    if isinstance(value, collections.OrderedDict):
+        return {"type": on_code(kind), "ordered": [[again(key), again(part)] for key, part in value.items()]}
     if isinstance(value, Mapping):
         return {"type": on_code(kind), "items": again(dict(value))}
-    if callable(dump := getattr(value, "model_dump", None)) and hasattr(kind, "model_fields"):
-        return {"type": on_code(kind), "fields": again(dump())}
+    if hasattr(value, "model_dump") and hasattr(kind, "model_fields"):
+        # model_dump() leaves out what is excluded, and what a subclass adds to the type of a field.
+        found = {name: again(getattr(value, name)) for name in kind.model_fields}
+        return {"type": on_code(kind), "fields": found, "extra": again(value.model_extra)}
     return _content(value)
 
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     if isinstance(value, (bytes, bytearray)):
         return {type(value).__name__: hashlib.sha256(value).hexdigest()}
+    if isinstance(value, (dt.datetime, dt.timedelta)) and (exact := _of_pandas(value)):
+        return exact
     if isinstance(value, dt.datetime):
         # One moment in two zones is one moment; pendulum's datetimes are datetimes.
         aware = value.tzinfo is not None
         when = value.astimezone(dt.UTC) if aware else value
         return {"datetime": dt.datetime.isoformat(when.replace(tzinfo=None)), "aware": aware}
+    if isinstance(value, dt.time) and value.tzinfo is not None:
+        return {"time": value.isoformat(), "zone": str(value.tzinfo)}
     if isinstance(value, (dt.date, dt.time)):
         return {type(value).__name__: value.isoformat()}
     if isinstance(value, dt.timedelta):
@@ -124,6 +135,16 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
         return {type(value).__name__: repr(value)}
     if isinstance(value, re.Pattern):
         return {"pattern": repr(value.pattern), "flags": value.flags}
+    return None
+
+
+def _of_pandas(value: Any) -> Any:
+    """Describe what pandas' times hold and Python's do not; None where there is no such thing."""
+    if str(value) == "NaT":
+        return {"NaT": type(value).__name__}
+    if rest := getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+        whole = value.to_pydatetime(warn=False) if isinstance(value, dt.datetime) else value.to_pytimedelta()
+        return {"nanoseconds": rest, "of": _plain(whole)}
     return None
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import datetime as dt
 import enum
 import functools
@@ -154,3 +155,43 @@ def test_the_module_of_a_dag_file_has_one_name_wherever_it_lies():
         names.add(name_of(task))
     assert len(names) == 1
     assert names.pop().startswith("my_dag.")
+
+
+def test_models_that_differ_in_what_a_dump_leaves_out_are_told_apart():
+    import pydantic
+
+    class Base(pydantic.BaseModel):
+        a: int = 1
+
+    class Sub(Base):
+        b: int = 2
+
+    class Holder(pydantic.BaseModel):
+        inner: Base
+        hidden: int = pydantic.Field(default=0, exclude=True)
+
+    held = [Holder(inner=Sub(b=2)), Holder(inner=Sub(b=3)), Holder(inner=Sub(b=2), hidden=1)]
+    assert len({digest(describe(item)) for item in held}) == 3
+
+
+def test_times_are_told_apart_to_what_their_type_holds():
+    values = [
+        pd.Timestamp(1, unit="ns"),
+        pd.Timestamp(2, unit="ns"),
+        pd.Timedelta(1),
+        pd.Timedelta(2),
+        pd.NaT,
+        dt.datetime.min,
+        dt.time(1),
+        dt.time(1, tzinfo=NEW_YORK),
+    ]
+    assert len({digest(describe(value)) for value in values}) == len(values)
+
+
+def test_the_order_of_an_ordered_dict_counts():
+    one = collections.OrderedDict(a=1, b=2)
+    assert describe(one) != describe(collections.OrderedDict(b=2, a=1))
+
+
+def test_a_dict_with_two_nans_as_keys_has_a_text():
+    assert describe({float("nan"): 1, float("nan") * 2: 2}) == describe({float("nan"): 1, float("nan"): 2})
