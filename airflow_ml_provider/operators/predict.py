@@ -103,7 +103,8 @@ class BatchPredictOperator(MlflowTask, BaseOperator):
             result = frame[kept].copy()
             if len(frame) == 0:
                 log.warning("The data has no rows, so there is nothing to predict; the result is empty")
-                result[self.output_column] = _no_predictions(model, self.method)
+                for name, values in _no_predictions(model, self.method, self.output_column).items():
+                    result[name] = values
                 return result
             predicted = predict_with(model, features, self.method, ref)
         for name, values in _columns(predicted, model, self.method, self.output_column).items():
@@ -185,14 +186,19 @@ def _columns(predicted: Any, model: Any, method: str, output_column: str) -> dic
     return {f"{output_column}_{label}": values[:, place] for place, label in enumerate(labels)}
 
 
-def _no_predictions(model: Any, method: str) -> pd.Series:
+def _no_predictions(model: Any, method: str, output_column: str) -> dict[str, Any]:
+    """Name the columns that predictions would have."""
+    import numpy as np
     import pandas as pd
 
-    schema = None if method == "predict_proba" else model.metadata.get_output_schema()
+    if method == "predict_proba":
+        classes = len(getattr(_raw(model), "classes_", (False, True)))
+        return _columns(np.empty((0, classes)), model, method, output_column)
+    schema = model.metadata.get_output_schema()
     kinds = []
     if schema is not None:
         kinds = schema.numpy_types() if schema.is_tensor_spec() else schema.pandas_types()
-    return pd.Series([], dtype=kinds[0] if len(kinds) == 1 else "float64")
+    return {output_column: pd.Series([], dtype=kinds[0] if len(kinds) == 1 else "float64")}
 
 
 def _names(frame: pd.DataFrame) -> list[str]:

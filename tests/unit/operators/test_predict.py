@@ -10,7 +10,12 @@ import pytest
 from airflow.sdk import Asset
 
 from airflow_ml_provider.assets.assets import ModelAsset
-from airflow_ml_provider.operators.predict import BatchPredictOperator, _columns, model_of_run
+from airflow_ml_provider.operators.predict import (
+    BatchPredictOperator,
+    _columns,
+    _no_predictions,
+    model_of_run,
+)
 
 OPTIONS = {"task_id": "score", "model": "models:/m/1", "data": None}
 CHAMPION = ModelAsset("flight_delay")
@@ -100,3 +105,13 @@ class Loaded:
 def test_predictions_get_named_columns(predicted, method, classes, columns):
     named = _columns(predicted, Loaded(*classes), method, "p")
     assert {name: list(values) for name, values in named.items()} == columns
+
+
+@pytest.mark.parametrize(
+    ("classes", "columns"), [((False, True), ["p"]), (("a", "b", "c"), ["p_a", "p_b", "p_c"])]
+)
+def test_no_rows_give_the_columns_that_rows_would(classes, columns):
+    found = _no_predictions(Loaded(*classes), "predict_proba", "p")
+    assert {name: (len(values), str(values.dtype)) for name, values in found.items()} == dict.fromkeys(
+        columns, (0, "float64")
+    )
