@@ -220,12 +220,25 @@ def _consumed(event: Any) -> dict[str, Any]:
 def _emitted(task: Any, context: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the asset events that Airflow raises for this success, those of aliases too."""
     from airflow.sdk import Asset, AssetAlias
+    from airflow.sdk.definitions.asset import AssetRef
 
-    accessors = context.get("outlet_events") or {}
+    accessors = context.get("outlet_events", {})
     # Asking for one that is not there would add it.
     known = {getattr(each, "uri", each.name): accessors[each] for each in accessors}
     for outlet in task.outlets:
-        if isinstance(outlet, Asset):
+        if isinstance(outlet, AssetRef):
+            try:
+                said = accessors[outlet]  # Airflow knows which asset it is; it has sent the events by now
+            except Exception:
+                log.exception("finding the asset of the outlet %s failed; its event is not recorded", outlet)
+                continue
+            yield {
+                "uri": said.key.uri,
+                "name": said.key.name,
+                "extra": _versions_of(said.extra),
+                "partition_keys": sorted(said.partition_keys),
+            }
+        elif isinstance(outlet, Asset):
             said = known.get(outlet.uri)
             yield {
                 "uri": outlet.uri,

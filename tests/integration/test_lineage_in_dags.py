@@ -297,6 +297,27 @@ def test_models_in_a_list_too_long_for_the_table_are_inputs_too(
     assert [used["model_id"] for used in record(run, "judge", 5)["models_read"]] == ["m-5"]
 
 
+def test_an_event_of_an_outlet_that_is_named_by_reference_is_recorded(run_dag: Callable[..., Any]) -> None:
+    with DAG("lineage_outlet_refs", schedule=None) as dag:
+
+        @task(outlets=[Asset(name="lake_by_ref", uri="s3://lake/by_ref")])
+        def owner() -> None: ...
+
+        @task(outlets=[Asset.ref(name="lake_by_ref")])
+        def by_name(outlet_events: Any = None) -> None:
+            outlet_events[Asset.ref(name="lake_by_ref")].extra["version"] = "3"
+
+        @task(outlets=[Asset.ref(uri="s3://lake/by_ref")])
+        def by_uri() -> None: ...
+
+        owner() >> by_name() >> by_uri()
+
+    run = run_dag(dag)
+    for task_id, extra in (("by_name", {"version": "3"}), ("by_uri", {})):
+        (event,) = record(run, task_id)["emitted"]
+        assert (event["uri"], event["name"], event["extra"]) == ("s3://lake/by_ref", "lake_by_ref", extra)
+
+
 KILLED = """
 import os, signal, sys
 import pandas as pd
