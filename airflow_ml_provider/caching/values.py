@@ -143,7 +143,8 @@ def _of_pandas(value: Any) -> Any:
     if str(value) == "NaT":
         return {"NaT": type(value).__name__}
     if rest := getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
-        whole = value.to_pydatetime(warn=False) if isinstance(value, dt.datetime) else value.to_pytimedelta()
+        to_python = getattr(value, "to_pytimedelta", None)
+        whole = value.to_pydatetime(warn=False) if to_python is None else to_python()
         return {"nanoseconds": rest, "of": _plain(whole)}
     return None
 
