@@ -132,11 +132,13 @@ class _Aliased(NamedTuple):
     :param alias: ``name@alias``.
     :param filed_under: What records may file it under, see :func:`..lineage.records.model_key`.
     :param mlflow_run_id: The run that trained it, if that may have left a record.
+    :param of_run: DAG id and run id of the task that did, where MLflow knows them.
     """
 
     alias: str
     filed_under: frozenset[str]
     mlflow_run_id: str | None
+    of_run: tuple[str, str] | None = None
 
 
 def _aliased_in_ledger(objects: ObjectStore) -> Iterator[_Aliased]:
@@ -174,33 +176,39 @@ def _aliased_in_mlflow() -> Iterator[_Aliased]:
                 version = client.get_model_version_by_alias(model.name, alias)
                 uri = f"models:/{model.name}/{version.version}"
                 names = {uri, f"{model.name}/{version.version}", version.model_id, version.source}
-                run_id = version.run_id if version.run_id and _is_of_a_task(client, version.run_id) else None
-                yield _Aliased(f"{model.name}@{alias}", frozenset(filter(None, names)), run_id)
+                yield _Aliased(
+                    f"{model.name}@{alias}",
+                    frozenset(filter(None, names)),
+                    *(_trained_by(client, version.run_id) if version.run_id else (None, None)),
+                )
         token = page.token
         if not token:
             return
 
 
-def _is_of_a_task(client: Any, mlflow_run_id: str) -> bool:
-    """Tell whether a run was made by a task of ours; one that is gone may have been."""
+def _trained_by(client: Any, mlflow_run_id: str) -> tuple[str | None, tuple[str, str] | None]:
+    """Return a run that a task may have made, and which task's run that was, if MLflow still knows."""
     from mlflow.exceptions import MlflowException
 
     from airflow_ml_provider.tracking.errors import is_missing
 
     try:
-        return "airflow.dag_id" in client.get_run(mlflow_run_id).data.tags
+        tags = client.get_run(mlflow_run_id).data.tags
     except MlflowException as exc:
         if is_missing(exc):
-            return True
+            return mlflow_run_id, None
         raise
+    if "airflow.dag_id" not in tags or "airflow.dag_run_id" not in tags:
+        return None, None  # no task of ours made it
+    return mlflow_run_id, (tags["airflow.dag_id"], tags["airflow.dag_run_id"])
 
 
 def _makers_of(objects: ObjectStore, aliased: Sequence[_Aliased]) -> Iterator[tuple[str, str]]:
     """
     Yield the records of the attempts that made models, and the alias of each.
 
-    A few requests for each model. Only where what is filed under its names does not tell who trained it, all
-    records are looked through.
+    A few requests for each model. Where what is filed under its names does not tell who trained it, the
+    records of the DAG run are looked through that MLflow names, and all only where it names none.
     """
     from airflow_ml_provider.lineage.records import MADE, makers_of_model
 
@@ -211,13 +219,23 @@ def _makers_of(objects: ObjectStore, aliased: Sequence[_Aliased]) -> Iterator[tu
     for model, makers in zip(aliased, at_once(made, aliased), strict=True):
         yield from ((maker["record"], model.alias) for maker in makers)
         trained = any((maker.get("role") or "written") in MADE for maker in makers)
-        if model.mlflow_run_id and not trained:
+        if model.mlflow_run_id is None or trained:
+            continue
+        if model.of_run is None:
             unknown[model.mlflow_run_id] = model.alias
+            continue
+        of_run = keys.run_records_prefix(*model.of_run)
+        yield from _that_wrote(objects, of_run, {model.mlflow_run_id: model.alias})
     if unknown:
-        for key, record in _records(objects, [entry.key for entry in objects.list("records")]):
-            for model in record.get("models_written") or ():
-                if isinstance(model, dict) and (alias := unknown.get(str(model.get("mlflow_run_id")))):
-                    yield key, alias
+        yield from _that_wrote(objects, "records", unknown)
+
+
+def _that_wrote(objects: ObjectStore, prefix: str, trained_by: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the records that name a model of some MLflow runs as written, and the alias of each."""
+    for key, record in _records(objects, [entry.key for entry in objects.list(prefix)]):
+        for model in record.get("models_written") or ():
+            if isinstance(model, dict) and (alias := trained_by.get(str(model.get("mlflow_run_id")))):
+                yield key, alias
 
 
 def _records(objects: ObjectStore, found: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

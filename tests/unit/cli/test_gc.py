@@ -297,6 +297,57 @@ def test_what_trained_a_model_that_mlflow_calls_champion_stays(
     assert texts(store) == [b"333", b"1"]
 
 
+def watch_reads(monkeypatch: pytest.MonkeyPatch, seen: list[str]) -> None:
+    real = ObjectStore.get
+    monkeypatch.setattr(
+        ObjectStore, "get", lambda self, key, **options: seen.append(key) or real(self, key, **options)
+    )
+
+
+@pytest.mark.parametrize(
+    ("made_by", "expected"),
+    [
+        ({"airflow.dag_id": "training", "airflow.dag_run_id": "r"}, {"training"}),
+        ({"airflow.dag_id": "training", "airflow.dag_run_id": "elsewhere"}, set()),
+        ({}, set()),
+    ],
+    ids=["by a task of here", "by one of another Airflow", "by nobody's"],
+)
+def test_an_mlflow_that_others_share_costs_no_look_at_all_records(
+    airflow: Run,
+    root: Path,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made_by: dict[str, str],
+    expected: set[str],
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": uri}))
+    client = MlflowClient(uri, uri)
+    run = client.create_run(
+        client.create_experiment("e", artifact_location=f"file://{tmp_path}/mlruns"), tags=made_by
+    )
+    client.create_registered_model("delay")
+    client.create_model_version("delay", f"file://{tmp_path}/model", run_id=run.info.run_id)
+    client.set_registered_model_alias("delay", "champion", "1")
+    # Filed under an address that MLflow does not give back.
+    model = ModelRef("models:/m-0", mlflow_run_id=run.info.run_id).to_json()
+    reads, made = (VersionUse.of(versions[2]),), ({**model, "role": "trained"},)
+    old_record(
+        store, root, TaskRecord("training", "r", "fit", -1, 1, "success", reads=reads, models_written=made)
+    )
+    old_record(store, root, TaskRecord("other", "r", "fit", -1, 1, "success"))
+    seen: list[str] = []
+    watch_reads(monkeypatch, seen)
+    assert airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete").code == 0
+    assert {key.split("/")[1] for key in seen if key.startswith("records/")} == expected
+    assert len(texts(store)) == 1 + len(expected)
+
+
 @pytest.mark.parametrize("filed", [True, False], ids=["by its id", "by nothing that the ledger knows"])
 def test_records_of_others_are_read_only_if_nothing_leads_to_the_training(
     airflow: Run,
@@ -319,11 +370,9 @@ def test_records_of_others_are_read_only_if_nothing_leads_to_the_training(
     old_record(store, root, register)
     moved(store, "1", "cafe")
     monkeypatch.setattr(protection, "_open_runs", lambda: {("scoring", "open")})
+    monkeypatch.setattr(protection, "_aliased_in_mlflow", lambda: ())
     seen: list[str] = []
-    real = ObjectStore.get
-    monkeypatch.setattr(
-        ObjectStore, "get", lambda self, key, **options: seen.append(key) or real(self, key, **options)
-    )
+    watch_reads(monkeypatch, seen)
     answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete", "--verbose", "--output", "json")
     assert "the model delay@champion was trained on it" in answer.out
     assert texts(store) == [b"333", b"22", b"1"]
