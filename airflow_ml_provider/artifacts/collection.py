@@ -405,13 +405,13 @@ class _Reasons:
 
     def _look_at_records(self, objects: ObjectStore) -> None:
         self._active_runs = frozenset(
-            _run_of_record(entry.key)
+            keys.run_of_record(entry.key)
             for entry in objects.list("records")  # there may be millions: they are not kept
             if self._now - entry.modified < self._policy.grace
         )
 
         def records_of(run: str) -> list[str]:
-            return [entry.key for entry in objects.list(f"records/{run}/")]
+            return [entry.key for entry in objects.list(run)]
 
         # A run that wrote something lately may be under way, and needs what its earlier tasks used.
         found = at_once(records_of, sorted(self._active_runs))
@@ -452,7 +452,7 @@ class _Reasons:
         if reason is None and ref.version_id in self._used:
             reason = f"a run that was active in the last {span(policy.grace)} used it"
         if reason is None and ref.producer is not None:
-            run = f"{keys.segment(ref.producer.dag_id)}/{keys.segment(ref.producer.run_id)}"
+            run = keys.run_records_prefix(ref.producer.dag_id, ref.producer.run_id)
             if run in self._active_runs:
                 reason = f"its run was active in the last {span(policy.grace)}"
         if reason is None:
@@ -723,10 +723,6 @@ def _put_back(objects: ObjectStore, key: str, place: str) -> bool:
 
 def _digest_of_key(key: str) -> str:
     return f"blake3:{key.rsplit('/', 1)[-1]}"
-
-
-def _run_of_record(key: str) -> str:
-    return "/".join(key.split("/")[1:3])
 
 
 def _title(ref: ArtifactRef) -> str:

@@ -124,6 +124,11 @@ def run_records_prefix(dag_id: str, run_id: str) -> str:
     return f"records/{segment(dag_id)}/{segment(run_id)}/"
 
 
+def run_of_record(key: str) -> str:
+    """Return the :func:`run_records_prefix` that a record's key begins with."""
+    return "/".join([*key.split("/")[:3], ""])
+
+
 def record_key(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> str:
     place = f"{run_records_prefix(dag_id, run_id)}{segment(task_id)}"
     return f"{place}/{int(map_index)}/{int(try_number)}.json"

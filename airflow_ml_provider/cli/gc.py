@@ -47,7 +47,7 @@ def collect_garbage(args: Namespace) -> int:
             records = _old_records(store.objects, found, needed, policy, args.records_days)
     decisions += records
     rows = [_row(item) for item in decisions if args.verbose or item.goes or item.problem]
-    words = "" if args.records_days is None else f", {_going(records)} records"
+    words = "" if args.records_days is None else f", {sum(item.goes for item in records)} records"
     stay = _count(found.totals(goes=False))
     problems = list(found.problems)
     if args.delete:
@@ -83,10 +83,6 @@ def _old_records(
 
     kept_for = max(timedelta(days=days), policy.grace)
     return list(old_records(objects, kept_for=kept_for, now=datetime.now(UTC), needed=why))
-
-
-def _going(decisions: list[Decision]) -> int:
-    return sum(item.goes for item in decisions)
 
 
 def _unreadable(records: list[Decision], gone: list[Decision]) -> list[Decision]:

@@ -48,7 +48,7 @@ class Needed:
 
     def record(self, key: str) -> str | None:
         """Say why the record of an attempt stays; None if nobody needs it."""
-        if f"{'/'.join(key.split('/')[:3])}/" in self._open_prefixes:
+        if keys.run_of_record(key) in self._open_prefixes:
             return "its run is open"
         alias = self._makers.get(key)
         return f"it tells who made the model {alias}" if alias else None

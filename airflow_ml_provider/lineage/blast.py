@@ -370,7 +370,7 @@ def _request(run: AffectedRun) -> Json:
 
 
 def _recorded_tasks(lineage: Lineage, run: AffectedRun) -> list[str]:
-    folder = f"records/{keys.segment(run.dag_id)}/{keys.segment(run.run_id)}"
+    folder = keys.run_records_prefix(run.dag_id, run.run_id).rstrip("/")
     return [name for each in lineage.objects.children(folder) if (name := keys.text_of(each)) is not None]
 
 

@@ -9,10 +9,12 @@ it: no walk over lineage meets an edge to nothing, and the next collection goes 
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.collection import BATCH, Decision, span
 from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoundError
@@ -35,7 +37,7 @@ def old_records(
     :param now: Wall clock, with a zone.
     :param needed: Returns why a record stays all the same, by its key.
     """
-    for _, entries in itertools.groupby(objects.list("records"), lambda entry: _run_of(entry.key)):
+    for _, entries in itertools.groupby(objects.list("records"), lambda entry: keys.run_of_record(entry.key)):
         of_run: list[ObjectInfo] = list(entries)
         age = now - max(entry.modified for entry in of_run)
         if age <= kept_for:
@@ -61,12 +63,12 @@ def forget(objects: ObjectStore, decisions: Iterable[Decision]) -> list[Decision
         going = [item for item in batch if item.goes]
         read = zip(going, at_once(lambda item: _read(objects, item.key), going), strict=True)
         known = {item.key: doc for item, doc in read if doc is not None}
-        stay: dict[str, set[str]] = {}
+        stay: dict[str, set[str]] = defaultdict(set)
         for item in batch:
             if item.key not in known:
-                stay.setdefault(_run_of(item.key), set()).add(item.key)
+                stay[keys.run_of_record(item.key)].add(item.key)
         doomed = {
-            key for own, doc in known.items() for key in _leading_to(doc, stay.get(_run_of(own), set()))
+            key for own, doc in known.items() for key in _leading_to(doc, stay[keys.run_of_record(own)])
         }
         objects.delete(sorted(doomed))
         objects.delete(sorted(known))
@@ -77,7 +79,7 @@ def forget(objects: ObjectStore, decisions: Iterable[Decision]) -> list[Decision
 def _batches(decisions: Iterable[Decision]) -> Iterator[list[Decision]]:
     """Put whole runs together, so that many go in few requests."""
     batch: list[Decision] = []
-    for _, of_run in itertools.groupby(decisions, lambda item: _run_of(item.key)):
+    for _, of_run in itertools.groupby(decisions, lambda item: keys.run_of_record(item.key)):
         batch += of_run
         if len(batch) >= BATCH:
             yield batch
@@ -111,10 +113,6 @@ def _read(objects: ObjectStore, key: str) -> dict[str, Any] | None:
     except (ArtifactNotFoundError, ArtifactCorruptError, KeyError, TypeError, ValueError):
         pass
     return None
-
-
-def _run_of(key: str) -> str:
-    return "/".join(key.split("/")[:3])
 
 
 def _instance_of(key: str) -> str:

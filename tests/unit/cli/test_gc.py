@@ -270,24 +270,36 @@ def test_what_trained_a_model_that_the_ledger_calls_champion_stays(
     assert texts(store) == [b"333"]
 
 
+Champion = Callable[..., str]
+
+
+@pytest.fixture
+def champion_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Champion:
+    """Make an MLflow whose model ``delay`` has a champion, of a run with some tags; returns the run's id."""
+    from mlflow import MlflowClient
+
+    def make(**tags: str) -> str:
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": uri}))
+        client = MlflowClient(uri, uri)
+        experiment = client.create_experiment("e", artifact_location=f"file://{tmp_path}/mlruns")
+        run_id: str = client.create_run(experiment, tags=tags).info.run_id
+        client.create_registered_model("delay")
+        client.create_model_version("delay", f"file://{tmp_path}/model", run_id=run_id)
+        client.set_registered_model_alias("delay", "champion", "1")
+        return run_id
+
+    return make
+
+
 def test_what_trained_a_model_that_mlflow_calls_champion_stays(
     airflow: Run,
     root: Path,
     store: ArtifactStore,
     versions: list[ArtifactRef],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    champion_in_mlflow: Champion,
 ) -> None:
-    from mlflow import MlflowClient
-
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": uri}))
-    client = MlflowClient(uri, uri)
-    run = client.create_run(client.create_experiment("e", artifact_location=f"file://{tmp_path}/mlruns"))
-    client.create_registered_model("delay")
-    client.create_model_version("delay", f"file://{tmp_path}/model", run_id=run.info.run_id)
-    client.set_registered_model_alias("delay", "champion", "1")
-    model = ModelRef("models:/delay/1", mlflow_run_id=run.info.run_id).to_json()
+    model = ModelRef("models:/delay/1", mlflow_run_id=champion_in_mlflow()).to_json()
     record = TaskRecord(
         "t", "r", "fit", -1, 1, "success", reads=(VersionUse.of(versions[2]),), models_written=(model,)
     )
@@ -318,24 +330,13 @@ def test_an_mlflow_that_others_share_costs_no_look_at_all_records(
     root: Path,
     store: ArtifactStore,
     versions: list[ArtifactRef],
-    tmp_path: Path,
+    champion_in_mlflow: Champion,
     monkeypatch: pytest.MonkeyPatch,
     made_by: dict[str, str],
     expected: set[str],
 ) -> None:
-    from mlflow import MlflowClient
-
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": uri}))
-    client = MlflowClient(uri, uri)
-    run = client.create_run(
-        client.create_experiment("e", artifact_location=f"file://{tmp_path}/mlruns"), tags=made_by
-    )
-    client.create_registered_model("delay")
-    client.create_model_version("delay", f"file://{tmp_path}/model", run_id=run.info.run_id)
-    client.set_registered_model_alias("delay", "champion", "1")
     # Filed under an address that MLflow does not give back.
-    model = ModelRef("models:/m-0", mlflow_run_id=run.info.run_id).to_json()
+    model = ModelRef("models:/m-0", mlflow_run_id=champion_in_mlflow(**made_by)).to_json()
     reads, made = (VersionUse.of(versions[2]),), ({**model, "role": "trained"},)
     old_record(
         store, root, TaskRecord("training", "r", "fit", -1, 1, "success", reads=reads, models_written=made)
