@@ -54,7 +54,7 @@ def collect_garbage(args: Namespace) -> int:
         with working(f"Removing {_count(found.totals())}{words}"):
             outcome = execute(found)
             gone = forget(store.objects, records)
-        problems += _unreadable(records, gone)
+        problems += _unreadable(store.objects, records, gone)
         words = words and f", {len(gone)} records"
         _show(rows, args.output)
         say(
@@ -85,12 +85,13 @@ def _old_records(
     return list(old_records(objects, kept_for=kept_for, now=datetime.now(UTC), needed=why))
 
 
-def _unreadable(records: list[Decision], gone: list[Decision]) -> list[Decision]:
+def _unreadable(objects: ObjectStore, records: list[Decision], gone: list[Decision]) -> list[Decision]:
+    """Name the records that should have gone and are there; of two collections one removes each."""
     went = {item.key for item in gone}
     return [
         replace(item, reason="it is no record, or damaged, and stays", problem=True)
         for item in records
-        if item.goes and item.key not in went
+        if item.goes and item.key not in went and objects.exists(item.key)
     ]
 
 

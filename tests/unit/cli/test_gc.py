@@ -442,6 +442,26 @@ def test_records_are_as_old_as_the_grace_period_at_least(
     assert len(list(store.objects.list("records"))) == 1
 
 
+def test_a_record_that_another_collection_removed_first_is_no_problem(
+    airflow: Run, root: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_ml_provider.cli import gc
+
+    records = [TaskRecord("scoring", f"r{number}", "score", -1, 1, "success") for number in range(2)]
+    for record in records:
+        old_record(store, root, record)
+    real = gc.execute
+
+    def and_another(found: Any) -> Any:
+        store.objects.delete([records[0].key])
+        return real(found)
+
+    monkeypatch.setattr(gc, "execute", and_another)
+    answer = airflow("ml", "gc", "--records-days", "1", *NOW, "--delete")
+    assert (answer.code, "1 records; " in answer.err) == (0, True)
+    assert not list(store.objects.list("records"))
+
+
 def test_a_damaged_record_is_named_and_stays(airflow: Run, root: Path, store: ArtifactStore) -> None:
     record = TaskRecord("scoring", "r", "score", -1, 1, "success")
     old_record(store, root, record)
