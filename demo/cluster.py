@@ -166,6 +166,10 @@ class LocalCluster:
             "AIRFLOW__SCHEDULER__MP_START_METHOD": "forkserver",
             "AIRFLOW__CORE__MP_FORKSERVER_PRELOAD": ",".join(PRELOADED),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+            # Airflow looks for the end of a task's process this often; by default up to 5 seconds too late, and
+            # a task that was deferred and resumed meanwhile is failed then (apache/airflow#72716).
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "15",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
