@@ -166,8 +166,8 @@ class LocalCluster:
             "AIRFLOW__SCHEDULER__MP_START_METHOD": "forkserver",
             "AIRFLOW__CORE__MP_FORKSERVER_PRELOAD": ",".join(PRELOADED),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
-            # The end of a task's process is noticed so many seconds late at most; by default 5, and a task that
-            # was deferred and resumed meanwhile is failed then (apache/airflow#72716).
+            # The end of a task's process is noticed so many seconds late at most. By default 5: a task
+            # that was deferred and resumed meanwhile is failed then (apache/airflow#72716).
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "15",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
