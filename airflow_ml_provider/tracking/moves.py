@@ -119,7 +119,8 @@ def before(ledger: Ledger, standing: Standing, registered_model_name: str, alias
     """
     Find the move that a rollback undoes: the one that gave the alias to the version that has it now.
 
-    Rollbacks themselves are passed over, so that a second one goes one further back.
+    A rollback is passed over together with what it undid, so that each one goes one further back, also where
+    a version had the alias more than once.
 
     :raises ModelNotFoundError: if the ledger knows of no version before.
     """
@@ -128,11 +129,21 @@ def before(ledger: Ledger, standing: Standing, registered_model_name: str, alias
         raise ModelNotFoundError(
             f"{name} points at nothing, so there is nothing to roll back; name a version"
         )
+    gave: AliasMove | None = None
+    back_to: list[str | None] = []  # of the rollbacks whose undone moves come next, the latest last
     for move in ledger.moves(registered_model_name, alias):
-        if move.version == standing.version and move.kind != ROLLBACK:
-            if move.previous_version is None:
-                break
-            return move
+        if move.kind == ROLLBACK:
+            back_to.append(move.version)
+            continue
+        if not back_to:
+            gave = move
+            break
+        if gave is None and move.version == standing.version:
+            gave = move  # counts if a rollback went by name to a version that is not below
+        if move.previous_version == back_to[-1]:
+            back_to.pop()
+    if gave is not None and gave.previous_version is not None:
+        return gave
     raise ModelNotFoundError(
         f"the ledger knows no version that {name} pointed at before version {standing.version}; name the "
         "version to go back to, if there is one: version=..."

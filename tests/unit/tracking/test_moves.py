@@ -209,6 +209,29 @@ def test_rollbacks_go_one_further_back_each_time(registry, ledger):
     assert before(ledger, where(registry, ledger, NAME, ALIAS), NAME, ALIAS).previous_version == "1"
 
 
+@pytest.mark.parametrize(
+    ("made", "back"),
+    [
+        pytest.param(["1", "2", "3", "2"], ["3", "2", "1"], id="a version had the alias twice"),
+        pytest.param(["1", "2", "1", "2", "3"], ["2", "1", "2", "1"], id="two took turns"),
+        pytest.param(["1", "2", "3", "4", "<2"], ["1"], id="after one by name"),
+        pytest.param(["1", "2", "3", "<1", "4"], ["1"], id="after one by name to the first"),
+        pytest.param(["1", "2", "3", "<1", "<3"], ["2", "1"], id="forth again by name"),
+        pytest.param(["1", "2", "3", "2", "<3", "4", "<3"], ["2", "1"], id="by name in between"),
+    ],
+)
+def test_each_rollback_goes_to_what_was_before_all_that_is_undone(registry, ledger, made, back):
+    for wanted in made:
+        move = wish(wanted.removeprefix("<"), kind=ROLLBACK if wanted[0] == "<" else "promotion")
+        make_move(registry, ledger, move, where(registry, ledger, NAME, ALIAS))
+    found = []
+    for _ in back:
+        standing = where(registry, ledger, NAME, ALIAS)
+        found.append(before(ledger, standing, NAME, ALIAS).previous_version)
+        make_move(registry, ledger, wish(found[-1], kind=ROLLBACK), standing)
+    assert found == back
+
+
 def test_an_alias_that_points_at_nothing_cannot_be_rolled_back(registry, ledger):
     with pytest.raises(ModelNotFoundError, match="points at nothing"):
         before(ledger, where(registry, ledger, NAME, ALIAS), NAME, ALIAS)
