@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -159,7 +160,14 @@ def predict_with(model: Any, features: pd.DataFrame, method: str, ref: ModelRef)
 
 
 def _raw(model: Any) -> Any:
-    return model.get_raw_model() if hasattr(model, "get_raw_model") else model.unwrap_python_model()
+    """Return the library's own model, or the PythonModel; MLflow's generic one where there is neither."""
+    from mlflow import MlflowException
+
+    with suppress(NotImplementedError):
+        return model.get_raw_model()
+    with suppress(MlflowException):
+        return model.unwrap_python_model()
+    return model
 
 
 def _columns(predicted: Any, model: Any, method: str, output_column: str) -> dict[str, Any]:

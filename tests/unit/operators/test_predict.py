@@ -15,7 +15,9 @@ from airflow_ml_provider.operators.predict import (
     _columns,
     _no_predictions,
     model_of_run,
+    predict_with,
 )
+from airflow_ml_provider.tracking.models import ModelRef
 
 OPTIONS = {"task_id": "score", "model": "models:/m/1", "data": None}
 CHAMPION = ModelAsset("flight_delay")
@@ -115,3 +117,32 @@ def test_no_rows_give_the_columns_that_rows_would(classes, columns):
     assert {name: (len(values), str(values.dtype)) for name, values in found.items()} == dict.fromkeys(
         columns, (0, "float64")
     )
+
+
+def generic(implementation):
+    """What MLflow loads a model as, whatever its flavor."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import PyFuncModel
+
+    return PyFuncModel(
+        model_meta=Model(flavors={"python_function": {"loader_module": "somewhere"}}),
+        model_impl=implementation,
+    )
+
+
+class Wrapper:
+    def predict_proba(self, features):
+        return np.array([[0.25, 0.75]] * len(features))
+
+
+def test_probabilities_come_from_a_python_model_too():
+    model = generic(SimpleNamespace(python_model=Wrapper(), predict=None))
+    predicted = predict_with(model, pd.DataFrame({"n": [1]}), "predict_proba", ModelRef("models:/m/1"))
+    assert _columns(predicted, model, "predict_proba", "p")["p"].tolist() == [0.75]
+
+
+def test_a_model_of_another_library_without_probabilities_is_refused():
+    with pytest.raises(ValueError, match=r"models:/m/1 \(.*\) has no predict_proba; use method='predict'"):
+        predict_with(
+            generic(SimpleNamespace(predict=None)), pd.DataFrame(), "predict_proba", ModelRef("models:/m/1")
+        )
