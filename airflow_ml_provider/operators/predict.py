@@ -43,7 +43,7 @@ class BatchPredictOperator(MlflowTask, BaseOperator):
         aside. (templated)
     :param artifact: Name of the stored result; by default ``<dag_id>.<task_id>``.
     :param method: ``predict``, or ``predict_proba`` for the probability of the second of two classes. With
-        more classes there is one column for each: ``<output_column>_<class>``.
+        more classes, or a single one, there is one column for each: ``<output_column>_<class>``.
     :param output_column: Name of the column with the predictions.
     :param keep_columns: Columns of the data to repeat before the predictions, e.g. keys. (templated)
     :param mlflow_conn_id: Connection of the tracking server; by default ``[ml_provider] mlflow_conn_id``.
@@ -185,11 +185,12 @@ def _columns(predicted: Any, model: Any, method: str, output_column: str) -> dic
         labels = list(range(values.shape[1])) if values.ndim > 1 else []
     if values.ndim == 1:
         return {output_column: values}
-    if method == "predict_proba":
-        labels = list(getattr(_raw(model), "classes_", labels))
-        if len(labels) == 2:
-            return {output_column: values[:, 1]}
-    if len(labels) == 1:
+    known = getattr(_raw(model), "classes_", None) if method == "predict_proba" else None
+    if known is not None:
+        labels = list(known)
+    if len(labels) == 2 and method == "predict_proba":
+        return {output_column: values[:, 1]}
+    if len(labels) == 1 and known is None:  # the one class of a model may be either of two
         return {output_column: values[:, 0]}
     return {f"{output_column}_{label}": values[:, place] for place, label in enumerate(labels)}
 

@@ -96,6 +96,7 @@ class Loaded:
         (np.array([[1], [0]]), "predict", (), {"p": [1, 0]}),
         (np.array([[1, 2], [3, 4]]), "predict", (), {"p_0": [1, 3], "p_1": [2, 4]}),
         (np.array([[0.1, 0.9], [0.8, 0.2]]), "predict_proba", (False, True), {"p": [0.9, 0.2]}),
+        (np.array([[1.0], [1.0]]), "predict_proba", (False,), {"p_False": [1.0, 1.0]}),
         (
             np.array([[0.1, 0.2, 0.7]]),
             "predict_proba",
@@ -110,7 +111,8 @@ def test_predictions_get_named_columns(predicted, method, classes, columns):
 
 
 @pytest.mark.parametrize(
-    ("classes", "columns"), [((False, True), ["p"]), (("a", "b", "c"), ["p_a", "p_b", "p_c"])]
+    ("classes", "columns"),
+    [((False, True), ["p"]), ((False,), ["p_False"]), (("a", "b", "c"), ["p_a", "p_b", "p_c"])],
 )
 def test_no_rows_give_the_columns_that_rows_would(classes, columns):
     found = _no_predictions(Loaded(*classes), "predict_proba", "p")
