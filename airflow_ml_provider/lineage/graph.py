@@ -559,10 +559,14 @@ class Lineage:
         return view
 
     def _look_at_model(self, node_id: str, key: str, down: int, after: str | None) -> _View:
-        made = list(islice(records.makers_of_model(self.objects, key), _SHOWN_MAKERS))
-        trained = [edge for edge in made if edge.get("role") in records.MADE]
-        acted = [edge for edge in made if edge.get("role") not in records.MADE]
-        used, more, following = self._edges(keys.model_edges_prefix(key, "read"), down, after)
+        read = keys.model_edges_prefix(key, "read")
+        among_users = after is not None and after.startswith(read)
+        trained, acts = self._makers(key, 0 if among_users else down, after)
+        acted, used = [edge for _, edge in acts], list[Json]()
+        ahead = [] if among_users else [act for act in acts if after is None or act[0] > after]
+        more, following = len(ahead) > down, ahead[:down][-1][0] if ahead[:down] else None
+        if not more:  # who acted on it comes before who used it
+            used, more, following = self._edges(read, down, after if among_users else None)
         about = (trained or acted or used or [{}])[-1]
         versions = _registered_as([*trained, *acted, *used])
         name, version = versions[-1] if versions else (None, None)
@@ -591,15 +595,36 @@ class Lineage:
                 recorded_at=latest.get("recorded_at"),
                 effective_at=record.get("effective_at"),
             )
-        elif made or used:
+        elif acted or used:
             view.node = replace(node, missing="no record of its training: it came from outside of Airflow")
         else:
             view.node = replace(node, missing="no record knows of this model")
-        for edge in (*([] if after else acted), *used):
+        for edge in (*(edge for _, edge in ahead[:down]), *used):
             task = _task_of(edge)
             view.down.append((Edge(node_id, task, edge.get("role") or "read"), task))
         view.more_down, view.after = more, following
         return view
+
+    def _makers(self, key: str, wanted: int, after: str | None) -> tuple[list[Json], list[tuple[str, Json]]]:
+        """
+        Return who trained a model, and by key who else acted on it: registered or promoted it.
+
+        A model that stays champion is promoted again and again. So many of these are read as are wanted after
+        a key, and as it takes to find the training.
+        """
+        trained: list[Json] = []
+        acted: list[tuple[str, Json]] = []
+        listed = self.objects.list(keys.model_edges_prefix(key, "written"))
+        while batch := [entry.key for entry in islice(listed, _SHOWN_MAKERS)]:
+            edges = at_once(self.objects.get_json, batch, self.objects.at_hand)
+            for place, edge in zip(batch, edges, strict=True):
+                if edge.get("role") in records.MADE:
+                    trained.append(edge)
+                else:
+                    acted.append((place, edge))
+            if trained and sum(after is None or place > after for place, _ in acted) > wanted:
+                break
+        return trained, acted
 
     def _look_at_evaluation(self, node_id: str, run_id: str, down: int, after: str | None) -> _View:
         makers = list(islice(records.makers_of_evaluation(self.objects, run_id), _SHOWN_MAKERS))

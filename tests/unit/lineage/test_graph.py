@@ -224,6 +224,31 @@ def test_what_came_from_outside_says_so(history):
     )
 
 
+def test_a_model_that_was_promoted_many_times_still_knows_its_training(history):
+    for number in range(50):
+        history.attempt(f"deploy/r{number:02}/promote", models_written=(model("m-1", "promoted", "1"),))
+        history.attempt(f"score/r{number:02}/score", models_read=(model("m-1", "scored", "1"),))
+    (data,) = history.attempt("training/r/load", writes=["data"])
+    history.attempt("training/r/fit", reads=[data], models_written=(model("m-1", "trained"),))
+
+    assert {task("training/r/fit"), at(data)} <= ids(up(history, "model:m-1"))
+    assert up(history, "model:m-1").node("model:m-1").missing is None
+    whole = down(history, at(data))
+    assert {task(f"deploy/r{number:02}/promote") for number in range(50)} <= ids(whole)
+    assert len(whole.nodes) == 103
+
+    page = down(history, at(data), limit=30)
+    seen, edges, rounds = ids(page), set(page.edges), 1
+    while page.truncated:
+        page = history.lineage.explore(pending=page.to_json()["continuation"], direction="down", limit=30)
+        seen |= ids(page)
+        edges |= set(page.edges)
+        rounds += 1
+        assert rounds < 20
+    assert seen == ids(whole)
+    assert edges == set(whole.edges)
+
+
 def test_a_reused_result_leads_to_the_run_that_reused_it(history):
     (features,) = history.attempt("d/first/features", writes=["features"])
     history.attempt("d/second/features", reused=[features], cached={"hit": True, "why": "same"})
