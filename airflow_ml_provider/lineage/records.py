@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import keys
@@ -40,6 +41,8 @@ KILLED = "killed"
 MADE = ("trained", "written")
 # A run that an asset event starts after a long pause may have consumed thousands.
 MOST_EVENTS = 50
+# So many edges are read at once: a champion that scores every hour has thousands.
+_TOGETHER = 64
 
 _ATTEMPT = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 _MODEL = ("model_uri", "model_id", "registered_model_name", "version", "mlflow_run_id")
@@ -314,8 +317,9 @@ def _mark(key: str, doc: Mapping[str, Any]) -> str:
 
 
 def _edges_under(objects: ObjectStore, prefix: str) -> Iterator[dict[str, Any]]:
-    for entry in objects.list(prefix):
-        yield objects.get_json(entry.key)
+    listed = objects.list(prefix)
+    while batch := [entry.key for entry in islice(listed, _TOGETHER)]:
+        yield from at_once(objects.get_json, batch, objects.at_hand)
 
 
 def _place(record: TaskRecord) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -203,6 +204,19 @@ def test_uses_of_a_version_say_how(objects):
     write_record(objects, replace(RECORD, task_id="c", reads=(), reused=(READ,)))
     found = {edge["task_id"]: edge["use"] for edge in consumers_of(objects, READ_ID)}
     assert found == {"a": "read", "b": "handed", "c": "reused"}
+
+
+def test_many_edges_are_read_several_at_a_time(objects, monkeypatch):
+    for number in range(100):
+        write_record(objects, replace(RECORD, map_index=number, models_read=(MODEL,)))
+    read, both = objects.get_json, threading.Barrier(2)
+
+    def with_another(key):
+        both.wait(timeout=5)
+        return read(key)
+
+    monkeypatch.setattr(objects, "get_json", with_another)
+    assert len(list(users_of_model(objects, "m-1"))) == 100
 
 
 def test_an_attempt_that_was_killed_is_found_by_the_next_one(objects):
