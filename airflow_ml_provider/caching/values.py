@@ -119,10 +119,11 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     if isinstance(value, (dt.datetime, dt.timedelta)) and (exact := _of_pandas(value)):
         return exact
     if isinstance(value, dt.datetime):
-        # One moment in two zones is one moment; pendulum's datetimes are datetimes.
         aware = value.tzinfo is not None
         when = value.astimezone(dt.UTC) if aware else value
-        return {"datetime": dt.datetime.isoformat(when.replace(tzinfo=None)), "aware": aware}
+        found = {"datetime": dt.datetime.isoformat(when.replace(tzinfo=None)), "aware": aware}
+        # One moment has another date in another zone; UTC is one zone, whoever wrote it.
+        return found | {"zone": zone} if aware and (zone := _zone_of(value)) else found
     if isinstance(value, dt.time) and value.tzinfo is not None:
         return {"time": value.isoformat(), "zone": str(value.tzinfo)}
     if isinstance(value, (dt.date, dt.time)):
@@ -136,6 +137,14 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     if isinstance(value, re.Pattern):
         return {"pattern": repr(value.pattern), "flags": value.flags}
     return None
+
+
+def _zone_of(when: dt.datetime) -> str | None:
+    """Name the zone of a moment; None for UTC."""
+    name = getattr(when.tzinfo, "key", None) or getattr(when.tzinfo, "zone", None)
+    if name is None:
+        return str(when.utcoffset()) if when.utcoffset() else None
+    return None if name in ("UTC", "Etc/UTC") else str(name)
 
 
 def _of_pandas(value: Any) -> Any:

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+import pendulum
 import pytest
 
 from airflow_ml_provider.artifacts.store import ArtifactStore
@@ -74,6 +75,11 @@ VALUES = [
     dt.datetime(2026, 1, 1),
     dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     dt.datetime(2026, 1, 1, tzinfo=NEW_YORK),
+    # The same moment, whose date is another one.
+    dt.datetime(2026, 1, 1, 5, tzinfo=dt.UTC),
+    dt.datetime(2025, 12, 31, 22, tzinfo=dt.timezone(dt.timedelta(hours=-7))),
+    pendulum.datetime(2026, 1, 1, 6, tz="Europe/Berlin"),
+    pendulum.datetime(2026, 1, 1, 6, tz="Europe/Paris"),
     dt.timedelta(1),
     dt.time(1),
     uuid.UUID(int=1),
@@ -109,9 +115,12 @@ def test_different_values_have_different_texts():
         pytest.param({"a": 1, "b": 2}, {"b": 2, "a": 1}, id="order of a dict"),
         pytest.param({"x", "y", "z"}, {"z", "y", "x"}, id="order of a set"),
         pytest.param(
-            dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC),
-            dt.datetime(2026, 1, 1, 7, tzinfo=NEW_YORK),
-            id="one moment in two zones",
+            dt.datetime(2026, 1, 1, tzinfo=dt.UTC), pendulum.datetime(2026, 1, 1), id="UTC of another library"
+        ),
+        pytest.param(
+            dt.datetime(2026, 1, 1, tzinfo=ZoneInfo("Etc/UTC")),
+            pd.Timestamp("2026-01-01T00:00Z"),
+            id="UTC of another name",
         ),
         pytest.param(float("nan"), -float("nan"), id="nan"),
         pytest.param(pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]}), id="frames"),
