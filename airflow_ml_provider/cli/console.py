@@ -153,7 +153,13 @@ def _find_connections_in_the_metadata_database() -> None:
     Airflow asks it only in processes that call themselves a server. Others, such as workers, have none; then
     connections come from the environment and the secrets backend, and nothing here needs the database.
     """
+    if has_metadata_database():
+        os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+
+def has_metadata_database() -> bool:
+    """Whether this machine may ask a metadata database; asking a file that is not there would make one."""
     address = conf.get("database", "sql_alchemy_conn", fallback="") or ""
-    if address.startswith("sqlite:") and not Path(address.partition(":///")[2]).is_file():
-        return  # asking would leave an empty database behind
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    if not address.startswith("sqlite:"):
+        return bool(address)
+    return Path(address.partition(":///")[2].partition("?")[0]).is_file()

@@ -6,15 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from airflow.configuration import conf
 
 from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.collection import BATCH
 from airflow_ml_provider.artifacts.objects import at_once
-from airflow_ml_provider.cli.console import one_line, say
+from airflow_ml_provider.cli.console import has_metadata_database, one_line, say
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactNotFoundError,
@@ -101,8 +98,7 @@ def _open_runs() -> set[tuple[str, str]]:
 
     Empty on machines without the metadata database: there only the records in the store tell of runs.
     """
-    address = conf.get("database", "sql_alchemy_conn", fallback="") or ""
-    if not address or (address.startswith("sqlite:") and not Path(address.partition(":///")[2]).is_file()):
+    if not has_metadata_database():
         say("no metadata database here: only runs that wrote a record in the grace period count as open")
         return set()
     from airflow.models.dagrun import DagRun

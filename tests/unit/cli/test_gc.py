@@ -503,7 +503,10 @@ def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
     assert airflow("ml", "gc", *NOW, "--delete").code == 0, "without a rule nobody needs to be asked"
 
 
-def test_open_runs_are_the_queued_and_running_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", ["", "?timeout=60"])
+def test_open_runs_are_the_queued_and_running_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
     from airflow.models.dagrun import DagRun
     from airflow.utils import session as airflow_session
     from sqlalchemy import create_engine, insert
@@ -511,7 +514,7 @@ def test_open_runs_are_the_queued_and_running_ones(tmp_path: Path, monkeypatch: 
 
     path = tmp_path / "airflow.db"
     engine = create_engine(f"sqlite:///{path}")
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{path}")
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{path}{options}")
 
     @contextmanager
     def create_session() -> Any:
