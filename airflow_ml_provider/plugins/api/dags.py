@@ -11,8 +11,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.lineage import index
-from airflow_ml_provider.lineage.answers import Measured, latest_attempts
+from airflow_ml_provider.lineage.answers import Measured, Page, latest_attempts
 from airflow_ml_provider.lineage.answers import Run as RecordedRun
 from airflow_ml_provider.lineage.comparison import Compared, compare
 from airflow_ml_provider.lineage.graph import node_of_version
@@ -88,23 +89,25 @@ def comparison(
     dag_id: DagId, run_id: RunId, access: AccessDep, queries: QueriesDep, other: OtherRunId = None
 ) -> Json:
     """Return what changed since another run of the DAG, by default the one before."""
-    after = latest_attempts(queries.run_attempts(dag_id, run_id, limit=_MOST_TASKS).items)
-    if not after:
+    page = queries.run_attempts(dag_id, run_id, limit=_MOST_TASKS)
+    if not page.items:
         raise not_found("record of this run")
     if other is None:
-        previous = _previous(queries, after)
+        previous = _previous(queries, list(page.items))
         other = None if previous is None else previous.run_id
-    before = []
+    pages = [page]
     if other is not None:
-        before = latest_attempts(queries.run_attempts(dag_id, other, limit=_MOST_TASKS).items)
-        if not before:
+        pages.insert(0, queries.run_attempts(dag_id, other, limit=_MOST_TASKS))
+        if not pages[0].items:
             raise not_found("record of the run to compare with")
+    *first, after = _read_of_all(pages)
+    before = first[0] if first else []
     airflow = runs_in_airflow(dag_id, [run_id, *([other] if other else [])])
     seen = [[_visible(each, access) for each in with_the_killed(attempts)] for attempts in (before, after)]
-    found = compare(seen) if before else []
+    found = compare(seen) if other is not None else []
     return {
-        "run": run(after[-1], airflow),
-        "with": run(before[-1], airflow) if before else None,
+        "run": run(page.items[-1], airflow),
+        "with": run(pages[0].items[-1], airflow) if other is not None else None,
         "tasks": _task_changes(found, *({(each.task_id, each.map_index) for each in side} for side in seen)),
         "metrics": [_metric(each) for each in found if each.what == "metric"],
         "hidden": sum(
@@ -112,6 +115,7 @@ def comparison(
             for sides in zip((before, after), seen, strict=True)
             for each, shown in zip(*sides, strict=True)
         ),
+        "truncated": any(each.cursor is not None for each in pages),
     }
 
 
@@ -221,6 +225,25 @@ def _after(rows: list[Measured]) -> str:
     return max(
         index.metrics_name(row.run_id, row.run_after or latest, row.task_id, row.map_index) for row in rows
     )
+
+
+def _read_of_all(pages: list[Page[TaskRecord]]) -> list[list[TaskRecord]]:
+    """
+    Return the last attempts of runs, of the task instances up to where the page of each of them reaches.
+
+    One that was not read of one run would look as if it had not been in it.
+    """
+    ends = [_place(each.items[-1]) for each in pages if each.cursor is not None]
+    end = min(ends, default=None)
+    # Some tries of the instance at the end may be on the next page.
+    kept = [[each for each in page.items if end is None or _place(each) < end] for page in pages]
+    return [latest_attempts(attempts) for attempts in kept]
+
+
+def _place(found: TaskRecord) -> str:
+    """Where a task instance is in the order of a page."""
+    task = found.key.removeprefix(keys.run_records_prefix(found.dag_id, found.run_id))
+    return f"{task.rpartition('/')[0]}/"
 
 
 def _previous(queries: Queries, attempts: list[TaskRecord]) -> RecordedRun | None:

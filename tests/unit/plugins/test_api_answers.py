@@ -141,6 +141,28 @@ def test_runs_are_compared_by_content(get: Any) -> None:
     assert get(f"dags/{OPEN}/runs/{quote(run_id(0))}/comparison")["with"] is None
 
 
+def test_of_large_runs_only_what_was_read_of_both_is_compared(
+    api: Any, store: Any, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attempt(run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> None:
+        write_record(store.objects, TaskRecord(OPEN, run_id, task_id, map_index, try_number, "success"))
+
+    for number in range(12):
+        for run_id in ("with_a_retry", "without"):
+            attempt(run_id, "mapped", map_index=number)
+    attempt("with_a_retry", "mapped", 2, map_index=3)
+    attempt("with_a_retry", "last")
+    attempt("without", "last")
+    monkeypatch.setattr("airflow_ml_provider.plugins.api.dags._MOST_TASKS", 10)
+    asked = api().get(f"dags/{OPEN}/runs/with_a_retry/comparison?with=without").json()
+    assert {each["change"] for each in asked["tasks"]} == {"same"}
+    assert asked["truncated"] is True
+    monkeypatch.undo()
+    asked = api().get(f"dags/{OPEN}/runs/with_a_retry/comparison?with=without").json()
+    assert [each["change"] for each in asked["tasks"]] == ["same"] * 13
+    assert asked["truncated"] is False
+
+
 def test_metrics_come_by_run_in_whole_pages(get: Any) -> None:
     everything = get(f"dags/{OPEN}/metrics")
     assert [item["run"]["run_id"] for item in everything["items"][-RUNS:]] == [
