@@ -3,12 +3,13 @@
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter
 
 from airflow_ml_provider.artifacts.objects import at_once
-from airflow_ml_provider.exceptions import ArtifactNotFoundError
+from airflow_ml_provider.exceptions import ArtifactError, ArtifactNotFoundError, StoreError
 from airflow_ml_provider.lineage.graph import node_of_task
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.lineage.records import TaskRecord, VersionUse
@@ -25,6 +26,8 @@ from airflow_ml_provider.plugins.api.parameters import (
 from airflow_ml_provider.plugins.api.runs_in_airflow import with_the_killed
 from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
 from airflow_ml_provider.plugins.api.steps import metrics_over_steps
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/dags/{dag_id}/runs/{run_id}/tasks/{task_id}", dependencies=ONE_DAG)
 
@@ -140,6 +143,12 @@ def _versions(uses: tuple[VersionUse, ...], queries: Queries, access: Access) ->
         except ArtifactNotFoundError:
             # Without a producer it may be there and of a DAG that this user may not see.
             return {**shapes.use(each), "gone": True} if each.producer else None
+        except StoreError:
+            raise
+        except ArtifactError as exc:
+            # Such as one that was signed with another key: the record and the other versions can be shown.
+            log.warning("the manifest of %s, version %s, cannot be read: %s", each.name, each.version_id, exc)
+            return {**shapes.use(each), "unreadable": True} if each.producer else None
 
     details = at_once(detail, visible[:_MOST_DETAILS])
     shown = [each for each in details if each is not None]

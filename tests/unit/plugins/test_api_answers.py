@@ -98,6 +98,24 @@ def test_a_version_that_is_gone_is_shown_as_gone(api: Any, store: Any, world: An
     assert [node["label"] for node in nodes if node["missing"]] == ["fleeting"]
 
 
+def test_a_version_that_cannot_be_believed_hides_nothing_else_of_its_task(
+    api: Any, store: Any, world: Any
+) -> None:
+    from airflow_ml_provider.artifacts import keys
+
+    good, forged = (world.save(OPEN, 8, name, {"a": 1}) for name in ("good", "forged"))
+    world.record(OPEN, 8, "reads_both", reads=[good, forged])
+    key = keys.version_key("forged", forged.version_id)
+    store.objects.put_json(key, {**store.objects.get_json(key), "size_bytes": 1}, create_only=False)
+
+    answer = api().get(f"dags/{OPEN}/runs/{quote(run_id(8))}/tasks/reads_both")
+    assert answer.status_code == 200
+    shown = {each["name"]: each for each in answer.json()["record"]["reads"]}
+    assert shown["good"]["preview"] == {"a": 1}
+    assert shown["forged"]["unreadable"] is True
+    assert "preview" not in shown["forged"]
+
+
 def test_a_run_lists_its_tasks_and_the_run_before(get: Any) -> None:
     found = get(RUN)
 
