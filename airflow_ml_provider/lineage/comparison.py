@@ -24,7 +24,8 @@ class Compared:
     One thing that runs have or have not in common.
 
     :param what: One of :data:`KINDS`.
-    :param values: One a run; None where a run lacks it. Artifacts by version id, or the digests of several.
+    :param values: One a run; None where a run lacks it. Artifacts by version id, models by version or URI;
+        a list of them where there are several of a name.
     :param same: Whether all runs agree; artifacts by content, not by version.
     """
 
@@ -85,12 +86,11 @@ def _of(record: TaskRecord) -> Iterator[tuple[str, str, Any, Any]]:
             marks = sorted({use.digest for use in group})
             shown = group[0].version_id if len(group) == 1 else [use.version_id for use in group]
             yield what, name, marks, shown
-    models = {
-        **{f"read {_name(model, index)}": model for index, model in enumerate(record.models_read)},
-        **{f"written {_name(model, index)}": model for index, model in enumerate(record.models_written)},
-    }
-    for name, model in models.items():
-        yield "model", name, model_key(model), model.get("version") or model.get("model_uri")
+    for how, models in (("read", record.models_read), ("written", record.models_written)):
+        for name, same_part in _by_part(models).items():
+            marks = sorted(str(model_key(model)) for model in same_part)
+            called = [model.get("version") or model.get("model_uri") for model in same_part]
+            yield "model", f"{how} {name}", marks, called[0] if len(called) == 1 else called
     yield from _flat("code", record.code)
     yield from _flat("environment", record.environment)
 
@@ -99,6 +99,14 @@ def _by_name(uses: Sequence[VersionUse]) -> dict[str, list[VersionUse]]:
     found: dict[str, list[VersionUse]] = {}
     for use in uses:
         found.setdefault(use.name, []).append(use)
+    return found
+
+
+def _by_part(models: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Group models by what a task did with them: one that chooses the best is handed several."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for index, model in enumerate(models):
+        found.setdefault(_name(model, index), []).append(model)
     return found
 
 

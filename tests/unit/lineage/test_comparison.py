@@ -76,3 +76,16 @@ def test_what_a_task_reused_it_gave_like_what_it_wrote() -> None:
     computed = record(1, writes=(use("features", "v1", "d1"),))
     reused = record(2, reused=(use("features", "v1", "d1"),))
     assert all(each.same for each in compare([[computed], [reused]]))
+
+
+def test_a_task_that_was_handed_several_models_is_compared_by_all_of_them() -> None:
+    def choose(run: int, *ids: str) -> list[TaskRecord]:
+        models = tuple({"model_id": each, "model_uri": f"models:/{each}", "role": "input"} for each in ids)
+        return [record(run, "choose", models_read=models)]
+
+    (found,) = (
+        each for each in compare([choose(1, "m-1", "m-3"), choose(2, "m-2", "m-3")]) if each.what == "model"
+    )
+    assert not found.same
+    assert found.values == (["models:/m-1", "models:/m-3"], ["models:/m-2", "models:/m-3"])
+    assert all(each.same for each in compare([choose(1, "m-1", "m-3"), choose(2, "m-3", "m-1")]))
