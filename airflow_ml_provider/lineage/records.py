@@ -139,10 +139,17 @@ def write_record(objects: ObjectStore, record: TaskRecord, *, already: set[str] 
     known = set() if already is None else already
     written = record.to_json()
     objects.put_json(record.key, written, create_only=False)
+    registered = _registered_in(written)
     # What was handed over as an input may turn out to be what is evaluated: then the edge is written again.
-    edges = {key: doc for key, doc in edges_of(written) if _mark(key, doc) not in known}
-    # Which model a registered version is never changes; who made it and who used it are edges of their own.
-    at_once(lambda key: objects.put_json(key, edges[key], create_only=key.startswith("registered/")), edges)
+    edges = {key: doc for key, doc in edges_of(written) if key in registered or _mark(key, doc) not in known}
+
+    def put(key: str) -> None:
+        # Who registers a version is believed, for MLflow counts from 1 again where a model was deleted; who
+        # uses it is where nobody said.
+        told = key.startswith("registered/") and key not in registered
+        objects.put_json(key, edges[key], create_only=told)
+
+    at_once(put, edges)
     known.update(_mark(key, doc) for key, doc in edges.items())
     if record.outcome != RUNNING:
         index_attempt(objects, written)
@@ -291,7 +298,7 @@ def edges_of(record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     uses = [("read" if use["loaded"] else "handed", use) for use in record.get("reads") or ()]
     for how, use in (*(("reused", use) for use in record.get("reused") or ()), *uses):
         yield keys.consumers_prefix(use["version_id"]) + place, {**who, "name": use["name"], "use": how}
-    for direction in ("written", "read"):
+    for direction in ("read", "written"):
         for model in record.get(f"models_{direction}") or ():
             filed = model_key(model)
             if filed is None:
@@ -310,6 +317,15 @@ def edges_of(record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         started = {"dag_id": record["dag_id"], "run_id": record["run_id"], **event}
         place = keys.event_prefix(event["uri"], event_id(event.get("source"), event.get("timestamp")))
         yield place + run, started
+
+
+def _registered_in(record: Mapping[str, Any]) -> set[str]:
+    """Return where it stands which models the versions are that an attempt registered or promoted."""
+    return {
+        keys.registered_key(model["registered_model_name"], str(model["version"]))
+        for model in record.get("models_written") or ()
+        if model.get("model_id") and model.get("registered_model_name") and model.get("version")
+    }
 
 
 def _mark(key: str, doc: Mapping[str, Any]) -> str:

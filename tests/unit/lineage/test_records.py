@@ -124,6 +124,25 @@ def test_a_registered_version_is_found_without_mlflow_whoever_used_it(objects):
     ] == ["9"]
 
 
+def test_a_version_that_is_registered_anew_is_the_new_model(objects):
+    """MLflow counts from 1 again when a registered model was deleted."""
+
+    def version_10():
+        return registered_version(objects, "flight delay/eu", "10")["model_key"]
+
+    anew = {**MODEL, "model_id": "m-2", "model_uri": "models:/m-2"}
+    write_record(objects, replace(RECORD, task_id="register", models_written=(MODEL,)))
+    write_record(objects, replace(RECORD, task_id="score", models_read=(anew,)))
+    assert version_10() == "m-1", "who uses it only says what it was told"
+    promote = replace(RECORD, task_id="promote", run_id="later", models_read=(anew,))
+    already = set()
+    write_record(objects, replace(promote, outcome=RUNNING), already=already)
+    write_record(objects, replace(promote, models_written=(anew,)), already=already)
+    assert version_10() == "m-2"
+    write_record(objects, replace(RECORD, task_id="score", models_read=(MODEL,)))
+    assert version_10() == "m-2"
+
+
 @pytest.mark.parametrize(
     ("model", "key"),
     [
