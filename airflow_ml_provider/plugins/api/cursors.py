@@ -5,18 +5,20 @@
 
 import base64
 import json
+import zlib
 from typing import Annotated, Any
 
 from fastapi import Query
 
-_LONGEST = 8000  # addresses have their limits
+_LONGEST = 6000  # addresses have their limits, and there is more in them
+_MOST_READ = 1 << 20  # what so few characters may unpack to
 
 WideCursor = Annotated[str | None, Query(max_length=_LONGEST)]
 
 
 def written(place: Any) -> str | None:
     """Write a place down; None if it does not fit into an address."""
-    text = base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+    text = base64.urlsafe_b64encode(zlib.compress(json.dumps(place).encode(), 9)).decode()
     return text if len(text) <= _LONGEST else None
 
 
@@ -27,6 +29,10 @@ def read(cursor: str) -> Any:
     :raises ValueError: if it is no cursor.
     """
     try:
-        return json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return json.loads(
+            zlib.decompressobj().decompress(base64.urlsafe_b64decode(cursor.encode()), _MOST_READ)
+        )
+    except zlib.error as exc:
+        raise ValueError("not packed") from exc
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc

@@ -3,6 +3,7 @@
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -32,7 +33,7 @@ router = APIRouter()
 Nodes = Annotated[int, Query(ge=1, le=500)]
 Depth = Annotated[int, Query(ge=0, le=50)]
 # Addresses have their limits, and so have the places at which a large answer goes on.
-_MOST_PENDING = 20
+_MOST_PENDING = 500
 _MOST_FOUND = 50
 _MOST_BLASTED = 2000
 
@@ -153,8 +154,18 @@ def graph(found: Graph, access: Access, *, root: str | None = None) -> Json:
         "edges": [each.to_json() for each in found.edges],
         "hidden": found.hidden,
         "truncated": found.truncated,
-        "next": cursors.written(found.continuation[:_MOST_PENDING]) if found.truncated else None,
+        "next": _written(found.continuation),
     }
+
+
+def _written(pending: Sequence[Json]) -> str | None:
+    """Write down where a graph goes on, at as many places as fit into an address."""
+    kept = list(pending[:_MOST_PENDING])
+    while kept:
+        if (cursor := cursors.written(kept)) is not None:
+            return cursor
+        kept = kept[: len(kept) * 3 // 4]
+    return None
 
 
 def graph_node(found: Node, access: Access) -> Json:
@@ -254,6 +265,10 @@ def _pending(cursor: str) -> list[dict[str, Any]]:
                 "direction": {"up": "up", "down": "down"}[item["direction"]],
                 "depth": None if item["depth"] is None else min(int(item["depth"]), 50),
                 "after": None if item["after"] is None else str(item["after"]),
+                # Else the nodes that come would hang in the air.
+                "via": None
+                if item["via"] is None
+                else {name: str(item["via"][name]) for name in ("source", "target", "kind")},
             }
             for item in pending
         ][:_MOST_PENDING]

@@ -455,6 +455,30 @@ def test_lineage_leads_from_the_champion_to_its_data(get: Any, world: Any) -> No
     assert more["nodes"]
 
 
+def test_a_large_graph_is_loaded_to_its_end_with_all_edges(get: Any, store: Any, world: Any) -> None:
+    data = world.save(OPEN, 9, "much_read", {"a": 1})
+    world.record(OPEN, 9, "make_much_read", writes=[data])
+    for number in range(40):
+        made = world.save(OPEN, 9, f"made_of_it_{number}", {"a": number}, f"user_{number}")
+        world.record(OPEN, 9, f"user_{number}", reads=[data], writes=[made])
+    root = f"lineage?node={quote(f'version:much_read@{data.version_id}')}&depth=2&direction=down"
+    whole = get(f"{root}&limit=300")
+    assert whole["next"] is None
+
+    page = get(f"{root}&limit=45")
+    nodes, edges, pages = [], [], 0
+    while True:
+        nodes += [node["id"] for node in page["nodes"]]
+        edges += [(edge["source"], edge["target"]) for edge in page["edges"]]
+        pages += 1
+        if page["next"] is None:
+            break
+        page = get(f"{root}&limit=45&cursor={quote(page['next'])}")
+    assert pages > 1
+    assert set(nodes) == {node["id"] for node in whole["nodes"]}
+    assert set(edges) == {(edge["source"], edge["target"]) for edge in whole["edges"]}
+
+
 def test_search_finds_places_to_begin_at(get: Any, world: Any) -> None:
     assert [each["label"] for each in get("lineage/search?q=late")["items"]] == [
         "late version 3",
