@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from airflow_ml_provider.artifacts import keys, trash
 from airflow_ml_provider.artifacts.envelope import ARTIFACT, from_envelope
@@ -225,11 +225,19 @@ class Outcome:
 
 
 class _Memory:
-    """What was read once and never changes: manifests and trees."""
+    """What was read once: manifests and trees, which never change, and cache entries as they were listed."""
 
     def __init__(self) -> None:
         self.refs: dict[str, ArtifactRef] = {}
         self.parts: dict[str, frozenset[_Part]] = {}
+        self.cached: dict[ObjectInfo, _Named] = {}
+
+
+class _Named(NamedTuple):
+    """Version ids and digests that stand in a text."""
+
+    ids: frozenset[str]
+    digests: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -365,7 +373,7 @@ def _plan(
     blobs = list(objects.list("blobs"))
     taken = list(objects.list("trash"))
     survey = _survey(objects, signer, memory)  # after the blobs: a blob of the list has its manifests here
-    cached_ids, cached_digests = _named_in(objects, [entry.key for entry in objects.list("cache")])
+    cached_ids, cached_digests = _named_in_cache(objects, memory)
 
     reasons = _Reasons(objects, policy, now, protected, cached_ids)
     kept = reasons.of(survey)
@@ -596,26 +604,67 @@ def _needed_now(objects: ObjectStore, signer: Signer, memory: _Memory) -> dict[s
     survey = _survey(objects, signer, memory)
     everything = dict.fromkeys(survey.refs, "")
     needed = _spread(objects, memory, survey, everything, {})
-    _, cached = _named_in(objects, [entry.key for entry in objects.list("cache")])
+    _, cached = _named_in_cache(objects, memory)
     return {**dict.fromkeys(cached, "a cache entry names it"), **needed}
 
 
-def _named_in(objects: ObjectStore, found: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the version ids and digests that objects mention anywhere in their text."""
+def _named_in_cache(objects: ObjectStore, memory: _Memory) -> _Named:
+    """
+    Return what the results in the cache name.
 
+    Entries tell people of arguments too: no hit loads those, and what was cached would keep all it came from.
+    """
+    listed = [entry for entry in objects.list("cache") if not entry.key.startswith("cache/last/")]
+    for batch in _batches([entry for entry in listed if entry not in memory.cached]):
+        texts = _texts(objects, [entry.key for entry in batch])
+        memory.cached.update((entry, _named(_result(text))) for entry, text in zip(batch, texts, strict=True))
+    return _all_of(memory.cached[entry] for entry in listed)
+
+
+def _result(entry: bytes) -> bytes:
+    try:
+        doc = json.loads(entry)
+    except (ValueError, RecursionError):
+        return entry
+    if isinstance(doc, dict):
+        doc = {name: value for name, value in doc.items() if name not in ("parts", "shown")}
+    return json.dumps(doc).encode()
+
+
+def _named_in(objects: ObjectStore, found: Sequence[str]) -> _Named:
+    """Return what objects mention anywhere in their text."""
+    return _all_of(_named(text) for batch in _batches(found) for text in _texts(objects, batch))
+
+
+def _texts(objects: ObjectStore, found: Sequence[str]) -> list[bytes]:
     def read(key: str) -> bytes:
         try:
             return bytes(objects.get(key))
         except ArtifactNotFoundError:
             return b""
 
+    return at_once(read, found)
+
+
+def _named(text: bytes) -> _Named:
+    return _Named(
+        frozenset(found.decode() for found in _VERSION_ID.findall(text)),
+        frozenset(found.decode() for found in _DIGEST.findall(text)),
+    )
+
+
+def _all_of(found: Iterable[_Named]) -> _Named:
     ids: set[str] = set()
     digests: set[str] = set()
-    for batch in _batches(found):
-        for data in at_once(read, batch):
-            ids.update(text.decode() for text in _VERSION_ID.findall(data))
-            digests.update(text.decode() for text in _DIGEST.findall(data))
-    return frozenset(ids), frozenset(digests)
+    for each in found:
+        ids |= each.ids
+        digests |= each.digests
+    return _Named(frozenset(ids), frozenset(digests))
+
+
+def version_ids_in(doc: object) -> frozenset[str]:
+    """Return the ids of the versions that JSON mentions anywhere."""
+    return _named(json.dumps(doc).encode()).ids
 
 
 def _about_versions(

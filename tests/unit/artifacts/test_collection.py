@@ -18,8 +18,11 @@ import pytest
 
 from airflow_ml_provider.artifacts import collection, keys
 from airflow_ml_provider.artifacts.collection import Outcome, Plan, Retention, execute, plan
+from airflow_ml_provider.artifacts.envelope import to_envelope
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.artifacts.store import ArtifactStore
+from airflow_ml_provider.caching.entries import Cache
+from airflow_ml_provider.caching.key import KeyMaker
 from airflow_ml_provider.exceptions import ArtifactNotFoundError, StoreError
 from airflow_ml_provider.lineage.records import TaskRecord, VersionUse, write_record
 from tests.unit.artifacts.conftest import KEY
@@ -288,6 +291,39 @@ def test_a_cache_entry_keeps_the_versions_it_names(store: ArtifactStore) -> None
     found = planned(store)
     assert reason(found, old) == (False, "a cache entry names it")
     assert reason(found, older)[0] is True
+
+
+def test_a_cache_entry_keeps_its_result_and_not_what_that_was_made_of(store: ArtifactStore) -> None:
+    _, raw = saved(store, "raw", 2)
+    _, features = saved(store, "features", 2)
+    made = KeyMaker()
+    made.add_argument("data", raw)
+    task = Producer("training", "run", "features")
+    Cache(store).remember(made.key(), task, to_envelope(features, store.signer))
+    found = planned(store)
+    assert reason(found, features) == (False, "a cache entry names it")
+    assert reason(found, raw)[0] is True
+
+
+def test_cache_entries_are_read_again_only_if_they_changed(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "BATCH", 3)
+    saved(store, "flights", 11)
+    for number in range(5):
+        store.objects.put_json(keys.cache_key(str(number)), {"kind": "an entry"})
+    reads: list[str] = []
+    original = store.objects.get
+    monkeypatch.setattr(store.objects, "get", lambda key: reads.append(key) or original(key))
+
+    def change() -> None:
+        store.objects.put_json(keys.cache_key("0"), {"kind": "another entry"}, create_only=False)
+
+    between(store, monkeypatch, "_take_away", change)
+    collect(store)
+    assert sorted(key for key in reads if key.startswith("cache/")) == sorted(
+        keys.cache_key(name) for name in "001234"
+    )
 
 
 def test_what_a_run_of_late_used_or_made_stays(store: ArtifactStore) -> None:
