@@ -134,7 +134,10 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
             f"{connection.conn_type!r}; a connection of type 'aws' is needed"
         )
     hook: Any = AwsGenericHook(aws_conn_id=conn_id, client_type="s3")
-    options: dict[str, Any] = {"region": hook.region_name or "us-east-1"}
+    session = hook.get_session()
+    options: dict[str, Any] = {}
+    if region := hook.region_name or session.region_name:  # or what the client finds
+        options["region"] = region
     endpoint = hook.conn_config.get_service_endpoint_url("s3") or hook.conn_config.endpoint_url
     if endpoint:
         if not endpoint.startswith(("http://", "https://")):
@@ -144,7 +147,6 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
             )
         options["endpoint_url"] = endpoint
         options["allow_http"] = endpoint.startswith("http://")
-    session = hook.get_session()
     if credentials := session.get_credentials():
         frozen = credentials.get_frozen_credentials()
         if frozen.token:

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pandas as pd
 import pytest
 from airflow.sdk import DAG, task
 
+from airflow_ml_provider.artifacts.objects import ObjectStore
 from airflow_ml_provider.exceptions import SettingsError, StoreError
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook, s3_options
 from airflow_ml_provider.settings import Settings, load_settings
@@ -108,6 +111,25 @@ def test_an_endpoint_that_is_no_address_is_refused(on_s3):
     on_s3(extra={"endpoint_url": "minio:9000"})
     with pytest.raises(SettingsError, match=r"'artifacts_s3' must start with http://.*'minio:9000'"):
         s3_options("artifacts_s3")
+
+
+@pytest.mark.parametrize(
+    ("extra", "variables", "region"),
+    [
+        ({"region_name": "eu-west-1"}, {"AWS_DEFAULT_REGION": "eu-central-1"}, "eu-west-1"),
+        ({}, {"AWS_DEFAULT_REGION": "eu-central-1"}, "eu-central-1"),
+        ({}, {"AWS_REGION": "eu-north-1"}, "eu-north-1"),
+        ({}, {}, "us-east-1"),
+    ],
+)
+def test_a_connection_without_a_region_is_in_that_of_the_machine(
+    on_s3, monkeypatch, extra, variables, region
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    on_s3(extra=extra)
+    client = ObjectStore("s3://bucket", s3_options("artifacts_s3"))._backend.store
+    assert f"%2F{region}%2Fs3%2F" in obstore.sign(client, "GET", "key", timedelta(minutes=1))
 
 
 def test_temporary_keys_are_asked_for_again(on_s3):
