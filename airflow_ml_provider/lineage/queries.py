@@ -347,6 +347,10 @@ class Queries:
             cursor=cursor,
         )
 
+    def model_version(self, registered_model_name: str, version: str) -> RegisteredVersion | None:
+        """One version of a registered model; None if no record knows it."""
+        return self._known(keys.registered_key(registered_model_name, version), RegisteredVersion)
+
     def verdicts(
         self,
         registered_model_name: str,

@@ -21,7 +21,7 @@ from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundError
 from airflow_ml_provider.lineage import index
-from airflow_ml_provider.lineage.answers import Model, RegisteredVersion
+from airflow_ml_provider.lineage.answers import Model, Page, RegisteredVersion
 from airflow_ml_provider.lineage.diff import diff_models
 from airflow_ml_provider.lineage.queries import Queries
 from airflow_ml_provider.lineage.records import TaskRecord, makers_of_model
@@ -95,12 +95,17 @@ def versions(
     store: StoreDep,
     limit: Limit = 25,
     cursor: Cursor = None,
+    version: Annotated[str | None, Query(pattern=VERSION_PATTERN)] = None,
 ) -> Json:
-    """Return the versions of a model, the latest first."""
+    """Return the versions of a model, the latest first; or one of them, which may be far from the latest."""
     found = queries.model(name)
     if _summary(found, queries, store, access) is None:
         raise not_found("model of this name")
-    page = queries.model_versions(name, limit=limit, cursor=cursor)
+    if version is None:
+        page = queries.model_versions(name, limit=limit, cursor=cursor)
+    else:
+        one = queries.model_version(name, version)
+        page = Page(() if one is None else (one,))
     aliases = _visible_aliases(found, access)
     pointing: dict[str, list[str]] = {}
     for alias, move in aliases.items():

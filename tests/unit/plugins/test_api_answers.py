@@ -162,12 +162,12 @@ def test_runs_are_compared_by_content(get: Any) -> None:
 def test_of_large_runs_only_what_was_read_of_both_is_compared(
     api: Any, store: Any, world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attempt(run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> None:
-        write_record(store.objects, TaskRecord(OPEN, run_id, task_id, map_index, try_number, "success"))
+    def attempt(of_run: str, task_id: str, try_number: int = 1, map_index: int = -1) -> None:
+        write_record(store.objects, TaskRecord(OPEN, of_run, task_id, map_index, try_number, "success"))
 
     for number in range(12):
-        for run_id in ("with_a_retry", "without"):
-            attempt(run_id, "mapped", map_index=number)
+        for of_run in ("with_a_retry", "without"):
+            attempt(of_run, "mapped", map_index=number)
     attempt("with_a_retry", "mapped", 2, map_index=3)
     attempt("with_a_retry", "last")
     attempt("without", "last")
@@ -405,6 +405,15 @@ def test_the_versions_of_a_model_tell_how_they_were_made(get: Any) -> None:
     assert versions[0]["params"] == {"max_depth": 5}
     assert versions[0]["metrics"] == {"train_auc": 0.75}
     assert versions[0]["trained_by"]["task_id"] == "fit"
+
+
+def test_a_version_that_is_far_from_the_latest_is_told_alone(api: Any, get: Any) -> None:
+    whole = get(f"models/{MODEL}/versions")["items"]
+    found = get(f"models/{MODEL}/versions?version=1&limit=1")
+    assert found == {"items": [whole[-1]], "hidden": 0, "next": None}
+    assert found["items"][0]["trained_by"]["run_id"] == run_id(0)
+    assert get(f"models/{MODEL}/versions?version=77")["items"] == []
+    assert api().get(f"models/{MODEL}/versions?version=../1").status_code == 422
 
 
 def test_the_timeline_holds_rejections_too(get: Any) -> None:

@@ -125,7 +125,12 @@ function OneModel({ name }: { name: string }) {
   const alias = search.get("alias") ?? (aliases.some((each) => each.alias === "champion") ? "champion" : aliases[0]?.alias) ?? null;
   const held = aliases.find((each) => each.alias === alias);
   const shown = search.get("version") ?? held?.version ?? versions.items[0]?.version ?? null;
-  const version = versions.items.find((each) => each.version === shown);
+  const listed = versions.items.find((each) => each.version === shown);
+  // Of many versions the champion may be far from the latest.
+  const alone = useApi<Page<ModelVersion>>(
+    shown && !listed && !versions.isLoading ? url(["models", name, "versions"], { version: shown }) : null,
+  );
+  const version = listed ?? alone.data?.items[0];
   const moves = timeline.items.filter((move) => move.alias === alias && MOVES.has(move.kind) && move.version);
   const refused = timeline.items.find((move) => REFUSED.has(move.kind));
   const set = (change: Record<string, string | null>) => {
@@ -145,7 +150,7 @@ function OneModel({ name }: { name: string }) {
   if (!item.data) return <Loading what={`the model ${name}`} />;
   const from = search.get("from") ?? moves[0]?.previous_version ?? null;
   const to = search.get("to") ?? moves[0]?.version ?? null;
-  const known = [...new Set([...versions.items.map((each) => each.version), ...[from, to].filter((each) => each !== null)])];
+  const known = [...new Set([...versions.items.map((each) => each.version), ...[shown, from, to].filter((each) => each !== null)])];
   return (
     <Stack gap={4}>
       <Box>
@@ -174,10 +179,12 @@ function OneModel({ name }: { name: string }) {
         >
           {version ? (
             <MadeFrom version={version} />
-          ) : versions.isLoading ? (
+          ) : versions.isLoading || alone.isLoading ? (
             <Loading what="versions" />
+          ) : alone.error ? (
+            <Failure error={alone.error} retry={() => void alone.mutate()} />
           ) : (
-            <Empty>No version is known.</Empty>
+            <Empty>{shown ? `No record tells of version ${shown}.` : "No version is known."}</Empty>
           )}
         </Section>
         <Stack gap={4} minW={0}>
