@@ -17,7 +17,7 @@ from airflow_ml_provider.operators.base import MlflowTask, data_time, note_model
 from airflow_ml_provider.operators.surroundings import code_path, code_tags, fingerprint_of, redacted
 from airflow_ml_provider.tracking.autolog import Autolog, autologging, check_autolog
 from airflow_ml_provider.tracking.environment import environment_tags, log_surroundings, measured
-from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.tracking.models import ModelRef, trained_columns
 from airflow_ml_provider.tracking.parents import Best
 from airflow_ml_provider.xcom import state as states
 from airflow_ml_provider.xcom.context import effective_at_of, partition_end_of
@@ -250,16 +250,19 @@ def sample_for(model: Any, arguments: Any) -> Any:
     Estimators of scikit-learn's family say what they were fitted on: ``feature_names_in_``, or
     ``n_features_in_`` where they saw an array.
     """
-    names = getattr(model, "feature_names_in_", None)
+    named = getattr(model, "feature_names_in_", None) is not None
     count = getattr(model, "n_features_in_", None)
     for value in arguments:
         columns = getattr(value, "columns", None)
-        if columns is not None and names is not None and set(names) <= set(columns):
-            return value[list(names)].head(_SAMPLE_ROWS)
+        if columns is not None:
+            names = trained_columns(model, columns)
+            if names is not None and set(names) <= set(columns):
+                return value[names].head(_SAMPLE_ROWS)
+            continue
         shape = tuple(getattr(value, "shape", ()))
-        if columns is None and names is None and len(shape) == 2 and shape[-1] == count:
+        if not named and len(shape) == 2 and shape[-1] == count:
             return value[:_SAMPLE_ROWS]
-    if names is not None or count is not None:
+    if named or count is not None:
         log.warning(
             "No argument of the function holds the columns that the model was fitted on, so it has no "
             "signature; pass signature=..., or prepare the features in the task before"

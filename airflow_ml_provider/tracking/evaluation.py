@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.exceptions import EmptyEvaluationError, ModelInputError
 from airflow_ml_provider.tracking.datasets import dataset_inputs
-from airflow_ml_provider.tracking.models import load_pyfunc
+from airflow_ml_provider.tracking.models import load_pyfunc, trained_columns
 from airflow_ml_provider.tracking.paired import Weighted, bootstrap_gains, by_slice, weighted_metrics
 from airflow_ml_provider.tracking.registry import resolve_model_uri
 
@@ -293,7 +293,7 @@ def _judge(
 def _inputs(model: Any, frame: Any, target: str, ref: ModelRef) -> list[str]:
     """The columns that a model was trained on, in its order; all but the target where it does not say."""
     raw = _raw(model)
-    names = getattr(raw, "feature_names_in_", None)
+    names = trained_columns(raw, frame.columns)
     if names is None:
         schema = model.metadata.get_input_schema() if model.metadata is not None else None
         names = schema.input_names() if schema is not None and schema.has_input_names() else None

@@ -25,7 +25,7 @@ from typing import Any
 
 from airflow_ml_provider.artifacts.libraries import import_skops
 from airflow_ml_provider.exceptions import UnsupportedTypeError
-from airflow_ml_provider.tracking.models import ModelRef
+from airflow_ml_provider.tracking.models import ModelRef, trained_columns
 from airflow_ml_provider.tracking.registry import EFFECTIVE_AT_TAG
 from airflow_ml_provider.tracking.runs import ATTEMPT_TAG, TaskRun, current_run
 
@@ -272,11 +272,11 @@ def _trained_columns(value: Any, sample: Any) -> Any | None:
     rows = sample.head(_SAMPLE_ROWS)
     if len(rows) == 0:
         return None
-    names = getattr(value, "feature_names_in_", None)
+    names = trained_columns(value, getattr(rows, "columns", ()))
     if names is None:
         return rows
     missing = [name for name in names if name not in rows.columns]
-    return None if missing else rows[list(names)]
+    return None if missing else rows[names]
 
 
 def _with_categories(signature: Any, rows: Any) -> Any:

@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -183,6 +183,21 @@ def _fetched(ref: ModelRef) -> str:
             "train and register it there"
         ) from exc
     return files
+
+
+def trained_columns(model: Any, columns: Iterable[Any]) -> list[Any] | None:
+    """
+    Return the columns that a fitted model was trained on, in its order; None where it does not say.
+
+    :param columns: Those of the data, whose spelling counts. One that is not among them is as the model says.
+    """
+    names = getattr(model, "feature_names_in_", None)
+    if names is None:
+        return None
+    known = list(columns)
+    spelled = {str(name).replace(" ", "_"): name for name in known}  # LightGBM keeps no blanks
+    exact = set(known)
+    return [name if name in exact else spelled.get(name, name) for name in names]
 
 
 def prepare_reading(flavor: str | None) -> None:

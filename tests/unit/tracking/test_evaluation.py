@@ -239,6 +239,20 @@ def test_a_booster_is_measured_by_slice(opened):
     assert {part["rows"] for part in found["slices"]["group"].values()} == {150}
 
 
+def test_columns_with_blanks_in_their_names_are_those_that_lightgbm_was_trained_on(opened):
+    lightgbm = pytest.importorskip("lightgbm")
+    names = ["wind speed", "b"]
+    data = frame().rename(columns={"a": "wind speed"})
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(data[names], data.late)
+    with opened("fit"):
+        ref = log_model(model, X_sample=data)
+    loaded = ref.load(as_pyfunc=True)
+    assert loaded.metadata.get_input_schema().input_names() == names
+    with opened() as run:
+        found = evaluate_model(ref, data[["id", "b", "late", "wind speed"]], "late", run=run, plots=False)
+    assert found["metrics"]["accuracy_score"] == pytest.approx(model.score(data[names], data.late))
+
+
 def test_a_regressor(opened):
     data = frame().assign(delay=lambda rows: rows.a * 3)
     with opened("fit"):
