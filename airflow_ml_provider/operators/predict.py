@@ -15,7 +15,7 @@ from airflow_ml_provider.assets.assets import ModelAsset
 from airflow_ml_provider.assets.events import event_extra
 from airflow_ml_provider.exceptions import ModelInputError
 from airflow_ml_provider.operators.base import MlflowTask, load_frame, note_model
-from airflow_ml_provider.tracking.models import load_pyfunc
+from airflow_ml_provider.tracking.models import load_pyfunc, trained_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,10 +134,13 @@ def features_of(model: Any, frame: pd.DataFrame, ref: ModelRef) -> pd.DataFrame:
     :raises ModelInputError: naming the columns that are missing.
     """
     schema = model.metadata.get_input_schema()
-    if schema is None or not schema.has_input_names():
+    if schema is not None and schema.has_input_names():
+        optional = set(schema.optional_input_names())
+        wanted = [name for name in schema.input_names() if name in frame.columns or name not in optional]
+    elif (named := trained_columns(_raw(model), frame.columns)) is not None:
+        wanted = named  # logged without a signature
+    else:
         return frame
-    optional = set(schema.optional_input_names())
-    wanted = [name for name in schema.input_names() if name in frame.columns or name not in optional]
     if missing := [name for name in wanted if name not in frame.columns]:
         raise ModelInputError(
             f"{ref.model_uri} needs the columns {missing}, which the data lacks; it has {_names(frame)}"

@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import Asset
+from sklearn.linear_model import LinearRegression
 
 from airflow_ml_provider.assets.assets import ModelAsset
+from airflow_ml_provider.exceptions import ModelInputError
 from airflow_ml_provider.operators.predict import (
     BatchPredictOperator,
     _columns,
     _no_predictions,
+    features_of,
     model_of_run,
     predict_with,
 )
@@ -141,6 +144,19 @@ def test_probabilities_come_from_a_python_model_too():
     model = generic(SimpleNamespace(python_model=Wrapper(), predict=None))
     predicted = predict_with(model, pd.DataFrame({"n": [1]}), "predict_proba", ModelRef("models:/m/1"))
     assert _columns(predicted, model, "predict_proba", "p")["p"].tolist() == [0.75]
+
+
+def test_a_model_without_a_signature_gets_the_columns_that_it_was_trained_on():
+    data = pd.DataFrame({"id": [7, 8], "b": [1.0, 2.0], "a": [3.0, 4.0]})
+    fitted = LinearRegression().fit(data[["a", "b"]], [0, 1])
+    implementation = SimpleNamespace(get_raw_model=lambda: fitted, predict=fitted.predict)
+    features = features_of(generic(implementation), data, ModelRef("models:/m/1"))
+    assert list(features.columns) == ["a", "b"]
+    with pytest.raises(ModelInputError, match=r"models:/m/1 needs the columns \['b'\]"):
+        features_of(generic(implementation), data.drop(columns="b"), ModelRef("models:/m/1"))
+    nameless = LinearRegression().fit(data[["a", "b"]].to_numpy(), [0, 1])
+    implementation = SimpleNamespace(get_raw_model=lambda: nameless, predict=nameless.predict)
+    assert features_of(generic(implementation), data, ModelRef("models:/m/1")) is data
 
 
 def test_a_model_of_another_library_without_probabilities_is_refused():
