@@ -29,6 +29,8 @@ export interface Version {
   producer?: Task | null;
   node?: string | null;
   gone?: boolean;
+  /** Its manifest is there and cannot be believed. */
+  unreadable?: boolean;
   /** False: the task was handed a reference and did not fetch the content. */
   loaded?: boolean;
 }
@@ -245,6 +247,8 @@ export interface ComparisonAnswer {
   with: Run | null;
   tasks: { task_id: string; map_index: number; change: string; changes: Change[]; more?: number }[];
   hidden?: number;
+  /** Only the first task instances of the runs were compared. */
+  truncated?: boolean;
   metrics: {
     task_id: string;
     map_index: number;

@@ -403,6 +403,7 @@ export function VersionCards({
                 <VersionLink version={version} />
               </Text>
               {version.gone ? <Mark of="missing">gone from the store</Mark> : null}
+              {version.unreadable ? <Mark of="missing">its manifest cannot be believed</Mark> : null}
               {version.loaded === false ? <Mark of="handed">handed over, not loaded</Mark> : null}
             </HStack>
             <Text color="fg.muted" fontSize="sm" overflowWrap="anywhere">

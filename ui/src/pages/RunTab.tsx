@@ -226,6 +226,7 @@ function ComparisonFacts({ data }: { data: ComparisonAnswer }) {
         <Empty>No input, output, parameter, code or environment is different.</Empty>
       )}
       {more > 0 ? <Empty>And {number(more)} more changes.</Empty> : null}
+      {data.truncated ? <Empty>The runs are large: only their first task instances were compared.</Empty> : null}
       <Hidden count={data.hidden} />
       {moved.length > 0 ? (
         <DataTable
