@@ -122,6 +122,20 @@ export function safeHref(href: string | null | undefined): string | null {
   }
 }
 
+// One of the last two is enough: both would run everything twice.
+const PURPOSES: Record<string, string> = {
+  origin: "To make the bad version again, once its cause is mended",
+  clear: "To make just these again, in the same runs",
+  backfill: "Or as backfills, which move no alias",
+};
+
+/** Group commands by what they are for, in the order in which they are run. */
+export function byPurpose<T extends { purpose: string }>(all: T[]): { title: string; commands: T[] }[] {
+  return Object.entries(PURPOSES)
+    .map(([purpose, title]) => ({ title, commands: all.filter((each) => each.purpose === purpose) }))
+    .filter((each) => each.commands.length > 0);
+}
+
 /** The metrics a reader most likely asks for first. */
 const FAMOUS = ["roc_auc", "f1_score", "accuracy_score", "accuracy", "r2_score", "root_mean_squared_error", "mean_absolute_error"];
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
 import { url } from "../src/api";
-import { bytes, compact, day, delta, number, safeHref, short, time, usableZone, zoneOffset } from "../src/format";
+import { byPurpose, bytes, compact, day, delta, number, safeHref, short, time, usableZone, zoneOffset } from "../src/format";
 
 test("sizes carry three digits and a decimal unit", () => {
   expect([0, 999, 1000, 1834112, 999_999, 5e15, null].map(bytes)).toEqual(["0 B", "999 B", "1 kB", "1.83 MB", "1 MB", "5 PB", "–"]);
@@ -34,4 +34,10 @@ test("only web addresses become links", () => {
 test("ids and names of users are escaped in addresses", () => {
   expect(url(["dags", "a/b?c", "runs", "x#y"], { q: "&=", empty: "", none: null })).toBe("dags/a%2Fb%3Fc/runs/x%23y?q=%26%3D");
   expect(short("0123456789abcdefghij", 11)).toBe("01234…fghij");
+});
+
+test("what is run instead of other commands does not stand among them", () => {
+  const [bad, one, two, again] = ["origin", "clear", "clear", "backfill"].map((purpose, index) => ({ purpose, shell: String(index) }));
+  expect(byPurpose([again!, bad!, one!, two!]).map((each) => each.commands)).toEqual([[bad], [one, two], [again]]);
+  expect(byPurpose([one!])).toHaveLength(1);
 });

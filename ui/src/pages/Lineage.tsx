@@ -3,6 +3,7 @@ import { Button, HStack, Stack, Text } from "@chakra-ui/react";
 import { useCallback, useEffect, useState } from "react";
 import { useSearchParams } from "react-router-dom";
 import { type ApiError, type Blast, type FoundNode, type Graph, type GraphNode, load, type Page, url, useApi } from "../api";
+import { byPurpose } from "../format";
 import { GraphView, type Direction } from "../graph/GraphView";
 import { KINDS } from "../graph/kinds";
 import { merge } from "../graph/layout";
@@ -204,16 +205,9 @@ function BlastRadius({ node }: { node: string }) {
               </details>
             ) : null}
             {data.commands.length > 0 ? (
-              <Stack gap={1}>
-                <HStack justify="space-between">
-                  <Text fontWeight="semibold">Commands that make just these again</Text>
-                  <CopyButton label="Copy all" value={data.commands.map((each) => each.shell).join("\n")} />
-                </HStack>
-                {data.commands.map((command, index) => (
-                  <Stack gap={0} key={index}>
-                    {command.note ? <Text color="fg.muted">{command.note}</Text> : null}
-                    <Command text={command.shell} />
-                  </Stack>
+              <Stack gap={3}>
+                {byPurpose(data.commands).map(({ title, commands }) => (
+                  <Commands key={title} of={commands} title={title} />
                 ))}
               </Stack>
             ) : null}
@@ -223,6 +217,23 @@ function BlastRadius({ node }: { node: string }) {
         }}
       </Await>
     </Section>
+  );
+}
+
+function Commands({ of, title }: { of: Blast["commands"]; title: string }) {
+  return (
+    <Stack gap={1}>
+      <HStack justify="space-between">
+        <Text fontWeight="semibold">{title}</Text>
+        {of.length > 1 ? <CopyButton label="Copy all" value={of.map((each) => each.shell).join("\n")} /> : null}
+      </HStack>
+      {of.map((command, index) => (
+        <Stack gap={0} key={index}>
+          {command.note ? <Text color="fg.muted">{command.note}</Text> : null}
+          <Command text={command.shell} />
+        </Stack>
+      ))}
+    </Stack>
   );
 }
 
