@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from airflow_ml_provider.cli.console import command, show_rows
+from airflow_ml_provider.cli.console import command, has_metadata_database, show_rows
 from airflow_ml_provider.exceptions import MLProviderError
 
 
@@ -45,6 +45,13 @@ def _states_in_database(dag_id: str, run_ids: Sequence[str]) -> Mapping[str, Map
 
     from airflow_ml_provider.tracking.sweep import state_key
 
+    elsewhere = (
+        "run this on a machine that reaches it, or use SweepRunsOperator in a DAG, which asks over the API"
+    )
+    if not has_metadata_database():
+        raise MLProviderError(
+            f"no metadata database here, so the states of tasks of {dag_id!r} are not known; {elsewhere}"
+        )
     wanted = select(
         TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state
     ).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id.in_(run_ids))
@@ -57,7 +64,6 @@ def _states_in_database(dag_id: str, run_ids: Sequence[str]) -> Mapping[str, Map
     except SQLAlchemyError as exc:
         raise MLProviderError(
             f"cannot ask the metadata database for the states of tasks of {dag_id!r}: "
-            f"{str(exc).splitlines()[0]}; run this on a machine that reaches it, or use SweepRunsOperator in "
-            "a DAG, which asks over the API"
+            f"{str(exc).splitlines()[0]}; {elsewhere}"
         ) from exc
     return found

@@ -4,10 +4,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from airflow_ml_provider.artifacts.store import ArtifactStore
+from airflow_ml_provider.cli import sweep
+from airflow_ml_provider.exceptions import MLProviderError
 from airflow_ml_provider.lineage.records import TaskRecord, write_record
 from tests.unit.cli.conftest import Answer
 
@@ -109,3 +112,17 @@ def test_what_is_not_there_has_its_own_exit_code(airflow: Run, words: tuple[str,
     answer = airflow("ml", "runs", *words)
     assert (answer.code, answer.out) == (3, "")
     assert message in answer.err
+
+
+def test_a_sweep_without_a_metadata_database_says_so_and_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.utils import session
+
+    def asked() -> None:
+        raise AssertionError("SQLite makes the file of a database that is asked")
+
+    monkeypatch.setattr(session, "create_session", asked)
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/none.db")
+    with pytest.raises(MLProviderError, match=r"no metadata database here.*'training'.*SweepRunsOperator"):
+        sweep._states_in_database("training", ["run"])
