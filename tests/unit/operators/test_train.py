@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import LinearRegression
 
@@ -76,6 +77,12 @@ def test_the_sample_is_the_argument_with_the_columns_of_the_model():
     other = frame[["a"]]
     assert list(sample_for(model, [3, "x", other, frame]).columns) == ["b", "a"]
     assert sample_for(model, [3, other]) is None
+
+
+def test_an_arrow_table_is_a_sample_too():
+    table = pa.table({"a": [1.0, 2.0], "b": [0.0, 1.0], "y": [1.0, 2.0]})
+    model = LinearRegression().fit(table.to_pandas()[["b", "a"]], [1, 2])
+    assert list(sample_for(model, [table["a"], table.drop_columns("b"), table]).columns) == ["b", "a"]
 
 
 def test_a_model_that_was_fitted_on_an_array_takes_an_array_as_sample():
