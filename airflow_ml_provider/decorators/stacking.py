@@ -26,7 +26,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 
 from airflow_ml_provider.xcom import reading
 from airflow_ml_provider.xcom.annotations import parameters_that_take_refs
-from airflow_ml_provider.xcom.loading import load_refs, refs_in
+from airflow_ml_provider.xcom.loading import load_refs, materialised, refs_in
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -230,7 +230,7 @@ def materialise_inputs(operator: Any) -> None:
     """Fetch the list of references behind the lazy results of mapped tasks among the inputs."""
     for name in operator.template_fields:
         value = getattr(operator, name, None)
-        found = _materialised(value)
+        found = materialised(value)
         if found is not value:
             setattr(operator, name, found)
 
@@ -267,17 +267,3 @@ def _positional(function: Callable[..., Any], count: int) -> list[str | None]:
         elif parameter.kind < parameter.VAR_POSITIONAL:
             names.append(name)
     return [*names, *([None] * count)][:count]
-
-
-def _materialised(value: Any) -> Any:
-    from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
-
-    if isinstance(value, LazyXComSequence):
-        return value[:]
-    if type(value) in (list, tuple):
-        found = [_materialised(item) for item in value]
-        return type(value)(found) if any(a is not b for a, b in zip(found, value, strict=True)) else value
-    if type(value) is dict:
-        changed = {key: _materialised(item) for key, item in value.items()}
-        return changed if any(changed[key] is not value[key] for key in value) else value
-    return value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
 from airflow_ml_provider.xcom.annotations import parameters_that_take_refs
-from airflow_ml_provider.xcom.loading import load_refs, refs_in
+from airflow_ml_provider.xcom.loading import load_refs, materialised, refs_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -54,7 +54,7 @@ def prepare_call(
     refs: list[ArtifactRef] = []
     stored: set[str] = set()
     for name, given in bound.arguments.items():
-        value = _materialise(given)
+        value = materialised(given)
         found = list(refs_in(value)) if name not in context_keys else []
         refs.extend(found)
         if found:
@@ -129,13 +129,6 @@ class LoadsArguments:
 
     def before_call(self, call: Call) -> None:
         """Do what the operator does between loading the arguments and calling the function."""
-
-
-def _materialise(value: Any) -> Any:
-    """Turn the lazy results of a mapped upstream task into a list, so that its artifacts can be loaded."""
-    from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
-
-    return value[:] if isinstance(value, LazyXComSequence) else value
 
 
 def _scalars(named: Mapping[str, Any]) -> dict[str, Any]:

@@ -346,17 +346,19 @@ def test_results_of_a_mapped_task_reach_the_function_as_values(dag, name, run_da
             return make_flights(50, seed)
 
         @task.train
-        def fit(parts: list[pd.DataFrame]):
-            seen.append([type(item).__name__ for item in parts])
-            return fit_flights(pd.concat(parts))
+        def fit(parts: list[pd.DataFrame], more: dict[str, list[pd.DataFrame]], pairs: list[Any]):
+            frames = [*parts, *more["more"], *(item for pair in pairs for item in pair)]
+            seen.append([type(item).__name__ for item in frames])
+            return fit_flights(pd.concat(frames))
 
-        fit(part.expand(seed=[1, 2]))
+        first, second = (part.override(task_id=each).expand(seed=[1, 2]) for each in ("first", "second"))
+        fit(first.concat(second), {"more": first}, first.zip(second))
 
     run = run_dag(dag, logical_date=FEBRUARY)
     assert set(states(run).values()) == {"success"}
-    assert seen == [["DataFrame", "DataFrame"]]
+    assert seen == [["DataFrame"] * 10]
     (tracked,) = runs_of(client, name)
-    assert len(tracked.inputs.dataset_inputs) == 2
+    assert len(tracked.inputs.dataset_inputs) == 4
 
 
 def test_an_async_function_trains_too(dag, name, run_dag, client):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
+from airflow.sdk.definitions.xcom_arg import _ConcatResult, _MapResult, _ZipResult
 
 from airflow_ml_provider.artifacts.refs import ArtifactRef
 from airflow_ml_provider.artifacts.refs import ArtifactRef as Ref
@@ -134,3 +135,22 @@ def test_scalars_include_defaults_and_leave_out_context_and_data(make_ref):
 def test_wrong_arguments_are_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
         prepare_call(plain, [], {"data": 1, "depth": 2})
+
+
+@pytest.mark.parametrize(
+    ("given", "loaded"),
+    [
+        (lambda a, b: _ConcatResult([[a], [b]]), ["value of a", "value of b"]),
+        (lambda a, b: _ConcatResult([[a], _ConcatResult([[b], [1]])]), ["value of a", "value of b", 1]),
+        (lambda a, b: _ZipResult([[a], [b, 1]]), [("value of a", "value of b")]),
+        (lambda a, b: _ZipResult([[a], [b, 1]], fillvalue=0), [("value of a", "value of b"), (0, 1)]),
+        (lambda a, b: _MapResult([1, 2], [lambda n: n * 2]), [2, 4]),
+        (lambda a, b: {"all": [_ConcatResult([[a], [b]])]}, {"all": [["value of a", "value of b"]]}),
+    ],
+)
+def test_sequences_that_airflow_makes_of_several_upstream_tasks_are_loaded(make_ref, given, loaded):
+    a, b = make_ref("a"), make_ref("b")
+    call = prepare_call(plain, [given(a, b)], {})
+    assert call.args[0] == loaded
+    assert set(call.refs) <= {a, b}
+    assert call.loaded["data"] == loaded
