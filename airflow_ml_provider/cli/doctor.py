@@ -22,6 +22,7 @@ from airflow_ml_provider.cli.console import FAILED, command, one_line, show_rows
 from airflow_ml_provider.exceptions import MLProviderError
 from airflow_ml_provider.provider_info import get_provider_info
 from airflow_ml_provider.settings import SECTION, Settings, load_settings
+from airflow_ml_provider.tracking.errors import without_password
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ def check_mlflow(settings: Settings) -> Finding:
     works, message = hook.test_connection()
     if works:
         return Finding("mlflow", "ok", f"{conn_id}: {one_line(message)}")
-    fix = f"start the server at {address}, or correct the connection {conn_id!r}"
+    fix = f"start the server at {without_password(address)}, or correct the connection {conn_id!r}"
     return Finding("mlflow", "problem", one_line(message), fix)
 
 

@@ -84,7 +84,7 @@ class MlflowHook(BaseHook):
 
     @property
     def tracking_uri(self) -> str:
-        """The server's address, without credentials."""
+        """The server's address, without credentials; that of a database as it was given."""
         return self._address.tracking_uri
 
     @property
@@ -143,7 +143,8 @@ class MlflowHook(BaseHook):
         try:
             found = self.client.search_experiments(max_results=1)
         except Exception as exc:  # noqa: BLE001 - the answer is the message
-            return False, str(exc)
+            # MLflow quotes an address that it does not know, and that of a database has its password.
+            return False, str(exc).replace(self.tracking_uri, without_password(self.tracking_uri))
         seen = f"the first experiment is {found[0].name!r}" if found else "there is no experiment yet"
         return True, f"MLflow at {without_password(self.tracking_uri)} answers; {seen}"
 

@@ -171,6 +171,18 @@ def test_neither_password_nor_signing_key_is_printed(airflow: Run, monkeypatch: 
     assert os.environ["AIRFLOW__ML_PROVIDER__SIGNING_KEY"] not in printed
 
 
+@pytest.mark.parametrize("scheme", ["mysql+nothing", "postgres"], ids=["no driver", "not known to MLflow"])
+def test_the_password_in_the_address_of_a_database_is_not_printed(
+    airflow: Run, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    connection = {"conn_type": "mlflow", "host": f"{scheme}://ada:hunter2hunter2@127.0.0.1:9/mlflow"}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
+    answer = airflow("ml", "doctor", "-o", "json")
+    assert findings(answer)["mlflow"]["status"] == "problem"
+    assert "hunter2hunter2" not in answer.out + answer.err
+    assert "127.0.0.1:9/mlflow" in answer.out
+
+
 @pytest.mark.usefixtures("mlflow")
 def test_without_a_metadata_database_it_works_and_makes_none(
     airflow: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
