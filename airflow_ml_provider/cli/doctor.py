@@ -184,12 +184,13 @@ def check_signing_key(settings: Settings) -> Finding:
 
 def check_root(settings: Settings) -> Finding:
     """Can the executor's workers reach the root at all?"""
-    executor = conf.get("core", "executor")
-    if settings.artifact_root.startswith("file://") and "Local" not in executor:
+    executors = [name.strip() for name in conf.get("core", "executor").split(",")]
+    remote = [name for name in executors if "Local" not in name]
+    if settings.artifact_root.startswith("file://") and remote:
         return Finding(
             "artifact root",
             "warning",
-            f"{settings.artifact_root} with {executor}: every worker must mount this folder",
+            f"{settings.artifact_root} with {', '.join(remote)}: every worker must mount this folder",
             "set [ml_provider] artifact_root = s3://bucket/prefix, or mount the folder everywhere",
         )
     return Finding("artifact root", "ok", settings.artifact_root)

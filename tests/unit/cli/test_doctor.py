@@ -147,10 +147,11 @@ def test_a_key_file_is_a_warning_because_other_machines_do_not_have_it(
 
 
 @pytest.mark.usefixtures("mlflow")
+@pytest.mark.parametrize("executor", ["CeleryExecutor", "LocalExecutor,CeleryExecutor"])
 def test_a_local_folder_under_a_remote_executor_is_a_warning(
-    airflow: Run, monkeypatch: pytest.MonkeyPatch
+    airflow: Run, monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
     found = findings(airflow("ml", "doctor", "-o", "json"))["artifact root"]
     assert found["status"] == "warning"
     assert "every worker must mount" in found["found"]
