@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_ml_provider.artifacts import keys
-from airflow_ml_provider.artifacts.collection import BATCH
+from airflow_ml_provider.artifacts.collection import BATCH, version_ids_in
 from airflow_ml_provider.artifacts.objects import at_once
 from airflow_ml_provider.cli.console import has_metadata_database, one_line, say
 from airflow_ml_provider.exceptions import (
@@ -83,9 +83,9 @@ class Needed:
         runs = sorted(self.open_runs)
         listed = at_once(lambda run: list(self._objects.list(keys.run_records_prefix(*run))), runs)
         for _, record in _records(self._objects, [entry.key for entries in listed for entry in entries]):
-            for use in (*record.get("reads", ()), *record.get("writes", ())):
-                why = f"the run {record['run_id']!r} of {record['dag_id']!r}, which is open, used it"
-                used[str(use["version_id"])] = why
+            why = f"the run {record['run_id']!r} of {record['dag_id']!r}, which is open, used it"
+            # What its tasks reused or an event named, too: the next task may load it.
+            used.update(dict.fromkeys(version_ids_in(record), why))
         for key, record in _records(self._objects, sorted(self._makers)):
             for use in record.get("reads") or ():
                 used[str(use["version_id"])] = f"the model {self._makers[key]} was trained on it"

@@ -239,6 +239,24 @@ def test_what_open_runs_made_or_used_stays(
     assert texts(store) == [b"333", b"22", b"1"]
 
 
+@pytest.mark.parametrize("how", ["reused from the cache", "named by the event that started it"])
+def test_what_open_runs_may_yet_load_stays(
+    airflow: Run,
+    root: Path,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    facts: dict[str, Any] = {"reused": (VersionUse.of(versions[2]),)}
+    if how != "reused from the cache":
+        facts = {"triggered_by": ({"uri": "x", "extra": {"version_id": versions[2].version_id}},)}
+    old_record(store, root, TaskRecord("scoring", "open", "features", -1, 1, "success", **facts))
+    monkeypatch.setattr(protection, "_open_runs", lambda: {("scoring", "open")})
+    assert airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete").code == 0
+    assert texts(store) == [b"333", b"1"]
+
+
 def trained(store: ArtifactStore, root: Path, read: ArtifactRef) -> None:
     model = ModelRef("models:/m-1", mlflow_run_id="cafe").to_json()
     old_record(
