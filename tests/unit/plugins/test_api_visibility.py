@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import zlib
 from typing import Any
 from urllib.parse import quote
 
@@ -82,6 +85,27 @@ def test_no_answer_to_a_narrow_user_has_a_trace_of_the_other_dag(api: Any, world
 
     assert answer.status_code == 200, answer.text
     assert "secret" not in answer.text
+
+
+def test_where_a_graph_goes_on_tells_nothing_of_the_other_dag(api: Any, world: Any) -> None:
+    def told(cursor: str) -> bytes:
+        text = base64.urlsafe_b64decode(cursor)
+        with contextlib.suppress(zlib.error):
+            text += zlib.decompress(text)
+        return text
+
+    address = f"lineage?node=version:features@{world.versions['features', 0].version_id}&depth=5"
+    for limit in range(1, 6):
+        cursor, seen = "", 0
+        while seen < 50:
+            answer = api("narrow").get(f"{address}&limit={limit}{cursor}")
+            assert "secret" not in answer.text
+            seen += 1
+            if (following := answer.json()["next"]) is None:
+                break
+            assert b"secret" not in told(following)
+            cursor = f"&cursor={quote(following)}"
+        assert 1 < seen < 50
 
 
 def test_whoever_may_see_it_finds_it_everywhere(api: Any, world: Any) -> None:
