@@ -270,12 +270,13 @@ def _origin_commands(lineage: Lineage, origin: Node | None) -> Iterator[Command]
 def _commands(lineage: Lineage, runs: Sequence[AffectedRun]) -> Iterator[Command]:
     """Yield the commands for all runs: a DAG after the one whose results it used."""
     dags = dict.fromkeys(run.dag_id for run in runs)
-    for dag_id in dags:
-        for group in _groups(lineage, [run for run in runs if run.dag_id == dag_id]):
-            yield from _clear(group, lineage)
-    for dag_id in dags:
-        for group in _groups(lineage, [run for run in runs if run.dag_id == dag_id]):
-            yield from _backfill(group)
+    groups = [
+        group for dag_id in dags for group in _groups(lineage, [run for run in runs if run.dag_id == dag_id])
+    ]
+    for group in groups:
+        yield from _clear(group, lineage)
+    for group in groups:
+        yield from _backfill(group)
 
 
 def _groups(lineage: Lineage, runs: Sequence[AffectedRun]) -> Iterator[list[AffectedRun]]:

@@ -99,6 +99,17 @@ def test_a_range_leaves_out_a_run_by_hand_between_two_runs(history):
     assert len(lines(blast_radius(history.lineage, at(raw)))) == 2
 
 
+def test_other_runs_of_a_dag_are_read_once(history, monkeypatch):
+    (raw,) = history.attempt("etl/r0/load", writes=["raw"])
+    for number in (1, 2):
+        history.attempt(f"use/r{number}/fit", reads=[raw], **scheduled(number))
+    history.attempt("use/r4/fit", writes=["other"], **scheduled(4))
+    read, asked = history.store.objects.get_json, []
+    monkeypatch.setattr(history.store.objects, "get_json", lambda key: asked.append(key) or read(key))
+    blast_radius(Lineage(history.store), at(raw))
+    assert len([key for key in asked if key.startswith("runs/use/")]) == 1
+
+
 def test_a_task_whose_id_is_in_another_one_is_not_cleared_in_silence(history):
     (raw,) = history.attempt("etl/r5/load", writes=["raw"], **scheduled(5))
     history.attempt("etl/r5/fit", reads=[raw], **scheduled(5))
