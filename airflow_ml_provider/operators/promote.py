@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_ml_provider.assets.handlers import check_alias, check_registered_model_name
-from airflow_ml_provider.exceptions import NoBaselineError, StaleEvaluationError
+from airflow_ml_provider.exceptions import GateMetricError, NoBaselineError, StaleEvaluationError
 from airflow_ml_provider.operators.alias import MovesAlias, actor_of
 from airflow_ml_provider.operators.approval import AsksForApproval, OutdatedApprovalError
 from airflow_ml_provider.operators.base import coerce_model, dated, ledger, note_model, note_promotion
@@ -167,6 +167,12 @@ class PromoteModelOperator(AsksForApproval, MovesAlias, BaseOperator):
         ref = self.resolve(self.model)
         self.show_run(context, ref.experiment_id, ref.mlflow_run_id)
         evaluation = check_evaluation(self.evaluation, ref)
+        if self.gates and evaluation is None:
+            raise GateMetricError(
+                f"gates judge an evaluation of {ref.model_uri}, and there is none: the task that makes it was "
+                "skipped or returned nothing; nothing was promoted. Let this task be skipped with it "
+                "(trigger_rule='all_success'), or clear the evaluation"
+            )
         metrics = dict(evaluation["metrics"]) if evaluation else dict(ref.metrics)
         decision = decide(
             self.gates,

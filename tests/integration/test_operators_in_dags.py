@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import DAG, CronDataIntervalTimetable, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
 from sklearn.linear_model import LogisticRegression
 
 from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
@@ -21,6 +22,7 @@ from airflow_ml_provider.assets.assets import ArtifactAsset, ModelAsset
 from airflow_ml_provider.exceptions import (
     AliasMovedError,
     ArtifactNotFoundError,
+    GateMetricError,
     LeakageError,
     ModelInputError,
     ModelNotFoundError,
@@ -933,6 +935,32 @@ def test_registering_twice_makes_one_version(dag, name, run_dag, xcom_table, cli
     assert version.description == "Late flights"
     (ref,) = seen
     assert (ref.registered_model_name, ref.version) == (name, "1")
+
+
+def test_gates_open_for_no_model_whose_evaluation_was_skipped(champion_dag, name, run_dag, client, failures):
+    run_dag(champion_dag, logical_date=FEBRUARY)
+    with DAG(f"{name}_next", schedule=None, default_args=champion_dag.default_args) as following:
+
+        @task.train
+        def fit():
+            return fit_flights(make_flights(), wrong_way=True), {"roc_auc": 0.99}
+
+        @task.evaluate(model=(model := fit()), target="late", baseline=ModelAsset(name))
+        def judge():
+            raise AirflowSkipException("no rows")
+
+        PromoteModelOperator(
+            task_id="promote", model=model, evaluation=judge(), registered_model_name=name, bootstrap=True,
+            gates=[MetricGate("roc_auc", at_least=0.6, gain_over_baseline=0.0)],
+            trigger_rule="none_failed", outlets=[ModelAsset(name)],
+        )  # fmt: skip
+
+    run = run_dag(following, logical_date=MARCH)
+    assert states(run) == {"fit": "success", "judge": "skipped", "promote": "failed"}
+    assert isinstance(failures[-1], GateMetricError)
+    assert "was skipped or returned nothing; nothing was promoted" in str(failures[-1])
+    assert client.get_model_version_by_alias(name, "champion").version == "1"
+    assert len(events_of(ModelAsset(name))) == 1
 
 
 def test_promoting_without_gates_needs_no_evaluation(dag, name, run_dag, xcom_table, client):
