@@ -224,6 +224,8 @@ class PromoteModelOperator(AsksForApproval, MovesAlias, BaseOperator):
         made = standing.move if standing.move is not None and standing.move.made_by(actor) else None
         if made is None and actor["try_number"] > 1:
             made = book.made_in_turn(name, alias, actor, PROMOTION)
+        if made is not None and made.version != registered_version(client, ref, name):
+            made = None  # by a deleted run of the same id, which trained another model
         if made is None and heard is None and evaluation is not None:
             # Before a version is made: a stale evaluation must leave nothing behind.
             self._refuse_stale(evaluation, standing, ref)

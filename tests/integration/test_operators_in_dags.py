@@ -723,6 +723,24 @@ def test_a_remade_run_updates_the_evaluation_of_its_slice(champion_dag, name, ru
     assert found[0].info.status == "FINISHED"
 
 
+def test_a_remade_run_promotes_the_model_that_it_trained(champion_dag, name, run_dag, xcom_table, client):
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    found = []
+    for _ in range(2):
+        run = run_dag(champion_dag, logical_date=FEBRUARY, run_after=FEBRUARY)
+        result = xcom_table(run, "promote")
+        found.append((run.run_id, result["version"], result["previous_version"]))
+        with create_session() as session:
+            session.execute(delete(DagRun).where(DagRun.dag_id == name))
+    assert found == [(run.run_id, "1", None), (run.run_id, "2", "1")]
+    assert client.get_model_version_by_alias(name, "champion").version == "2"
+    moves = Ledger(ArtifactStoreHook().store.objects).history(name, "champion")
+    assert [(move.version, move.previous_version) for move in moves] == [("2", "1"), ("1", None)]
+
+
 def test_an_alias_is_followed_to_what_it_was_in_data_time(
     champion_dag, name, failures, run_dag, xcom_table, client
 ):
