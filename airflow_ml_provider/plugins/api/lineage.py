@@ -3,15 +3,16 @@
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
 from airflow_ml_provider.exceptions import ArtifactNotFoundError, ModelNotFoundError
 from airflow_ml_provider.lineage.blast import blast_radius
-from airflow_ml_provider.lineage.graph import Graph, Lineage, Node, node_of_version
+from airflow_ml_provider.lineage.graph import MODEL, Graph, Lineage, Node, node_of_version
 from airflow_ml_provider.lineage.queries import Queries
+from airflow_ml_provider.lineage.records import makers_of_model
 from airflow_ml_provider.plugins.api import cursors, shapes
 from airflow_ml_provider.plugins.api.access import ANY_DAG, ONE_DAG, Access, AccessDep
 from airflow_ml_provider.plugins.api.answers import invalid, not_found
@@ -71,18 +72,23 @@ def search(
     """Return artifacts and models whose name contains a text, as places to begin at."""
     items: list[Json] = []
     for model in queries.models(q, limit=_MOST_FOUND).items:
-        for alias, move in sorted(model.aliases.items()):
-            if not access.may_read(move.actor.get("dag_id")) or move.version is None:
-                continue
-            items.append(
-                {
-                    "node": node_of_move(move),
-                    "kind": "model",
-                    "label": f"{model.name} version {move.version}",
-                    "detail": alias,
-                    "time": shapes.when(move.effective_at),
-                }
-            )
+        moves = [
+            (alias, move)
+            for alias, move in sorted(model.aliases.items())
+            if access.may_read(move.actor.get("dag_id")) and move.version is not None
+        ]
+        items.extend(
+            {
+                "node": node_of_move(move),
+                "kind": "model",
+                "label": f"{model.name} version {move.version}",
+                "detail": alias,
+                "time": shapes.when(move.effective_at),
+            }
+            for alias, move in moves
+        )
+        if not moves:
+            items.extend(_latest_version(lineage, queries, model.name))
     for version in queries.artifacts(q, limit=_MOST_FOUND).items:
         items.append(
             {
@@ -234,6 +240,20 @@ def _find(lineage: Lineage, what: str) -> str:
         raise not_found("such node") from exc
     except ValueError as exc:
         raise invalid(f"node: {exc}") from exc
+
+
+def _latest_version(lineage: Lineage, queries: Queries, name: str) -> Iterator[Json]:
+    """Find the latest version of a model without an alias, if the user may see who made it."""
+    for found in queries.model_versions(name, limit=1).items:
+        makers = makers_of_model(lineage.objects, found.model_key)
+        if any(lineage.shows(maker.get("dag_id")) for maker in makers):
+            yield {
+                "node": f"{MODEL}:{found.model_key}",
+                "kind": "model",
+                "label": f"{name} version {found.version}",
+                "detail": "the latest version",
+                "time": None,
+            }
 
 
 def _named(lineage: Lineage, text: str) -> list[Json]:

@@ -496,6 +496,8 @@ def test_search_finds_places_to_begin_at(get: Any, world: Any) -> None:
     [found] = get("lineage/search?q=features")["items"]
     assert get(f"lineage?node={quote(found['node'])}")["root"] == found["node"]
     assert get("lineage/search?q=nothing like it")["items"] == []
+    [found] = get("lineage/search?q=nameless")["items"]
+    assert (found["label"], found["node"]) == ("nameless version 1", "model:m-nameless-1")
     named = get(f"lineage/search?q={quote(f'{OPEN}/{run_id(0)}/fit')}")["items"]
     assert [each["kind"] for each in named] == ["task"]
 
