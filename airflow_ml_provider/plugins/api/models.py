@@ -48,6 +48,8 @@ from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
 router = APIRouter(prefix="/models", dependencies=ANY_DAG)
 
 _MOST_VERSIONS = 200
+# How many versions of a model may be others' before it counts as theirs.
+_LOOKED_AT = 10
 _LEAST_OF_A_DAG = 20
 # A DAG that judges a model for the first time is seen a minute later, unless the model got a version since.
 _REMEMBERED_SECONDS = 60.0
@@ -262,9 +264,10 @@ def _visible_aliases(found: Model, access: Access) -> dict[str, Any]:
 def _summary(found: Model, queries: Queries, store: ArtifactStore, access: Access) -> Json | None:
     """Describe a model; None if the user may see nothing of it."""
     aliases = _visible_aliases(found, access)
-    latest = next(iter(queries.model_versions(found.name, limit=1).items), None)
-    if not aliases and (latest is None or not _visible_makers(latest, store, access)):
+    versions = queries.model_versions(found.name, limit=1 if aliases else _LOOKED_AT).items
+    if not aliases and not any(_visible_makers(each, store, access) for each in versions):
         return None
+    latest = versions[0] if versions else None
     pages = Shapes.of(access.may_read).pages
     moves = [aliases[alias] for alias in sorted(aliases)]
     dags = {move.actor["dag_id"] for move in moves if move.actor.get("dag_id")}

@@ -150,6 +150,20 @@ def test_nobody_gets_any_answer_without_login(api: Any, world: Any, path: str) -
     assert api("guest", None).get(path).status_code == 403
 
 
+def test_a_model_is_there_for_each_dag_that_registered_a_version(api: Any, world: Any) -> None:
+    world.model(OPEN, 0, "shared", 1)
+    world.model(SECRET, 1, "shared", 2)
+
+    assert api("narrow").get("models/shared").status_code == 200
+    answer = api("narrow").get("models/shared/versions").json()
+    assert [each["version"] for each in answer["items"]] == ["1"]
+    assert answer["hidden"] == 1
+    world.model(SECRET, 1, "secret_alone", 1)
+    assert api("narrow").get("models/secret_alone").status_code == 404
+    assert api("narrow").get("lineage/search?q=secret_alone").json()["items"] == []
+    assert len(api("viewer").get("lineage/search?q=secret_alone").json()["items"]) == 1
+
+
 def test_what_touches_a_hidden_dag_is_counted(api: Any, world: Any) -> None:
     narrow = api("narrow")
 
