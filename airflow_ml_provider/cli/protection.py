@@ -159,6 +159,7 @@ def _aliased_in_mlflow() -> Iterator[_Aliased]:
     from airflow_ml_provider.settings import load_settings
 
     hook = MlflowHook(load_settings().mlflow_conn_id)
+    _check_that_places_of_connections_answer(hook.mlflow_conn_id)
     try:
         client: Any = hook.client
     except AirflowNotFoundException:
@@ -180,6 +181,30 @@ def _aliased_in_mlflow() -> Iterator[_Aliased]:
         token = page.token
         if not token:
             return
+
+
+def _check_that_places_of_connections_answer(conn_id: str) -> None:
+    """
+    Raise if a connection is found nowhere and one of the places could not be asked.
+
+    Airflow passes over such a place, and says in the end that there is no such connection.
+    """
+    from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+
+    failed: tuple[str, Exception] | None = None
+    for backend in ensure_secrets_backend_loaded():
+        try:
+            if backend.get_connection(conn_id=conn_id):
+                return
+        except Exception as exc:  # noqa: BLE001 - backends are anybody's code, and it is raised below
+            failed = failed or (type(backend).__name__, exc)
+    if failed is not None:
+        name, error = failed
+        # Its words may quote the connection, with the password.
+        raise TrackingError(
+            f"cannot tell whether there is a connection {conn_id!r}: {name} failed with "
+            f"{type(error).__name__}; make it answer, or correct what it holds"
+        ) from error
 
 
 def _trained_by(client: Any, mlflow_run_id: str) -> tuple[str | None, tuple[str, str] | None]:

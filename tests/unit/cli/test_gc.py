@@ -521,6 +521,27 @@ def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
     assert airflow("ml", "gc", *NOW, "--delete").code == 0, "without a rule nobody needs to be asked"
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["", "MLFLOW_TRACKING_URI names a server"])
+def test_a_connection_that_cannot_be_read_is_not_taken_for_none(
+    airflow: Run,
+    tmp_path: Path,
+    store: ArtifactStore,
+    versions: list[ArtifactRef],
+    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: bool,
+) -> None:
+    if elsewhere:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", '{"conn_type": "mlflow", "password": "hunter2"')
+    dry = airflow("ml", "gc", "--keep-last", "1", *NOW)
+    assert (dry.code, "warning: cannot tell whether there is a connection" in dry.err) == (0, True)
+    real = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
+    assert real.code == 1
+    assert "'mlflow_default': EnvironmentVariablesBackend failed with JSONDecodeError" in real.err
+    assert "hunter2" not in real.err
+    assert len(texts(store)) == 3
+
+
 @pytest.mark.parametrize("options", ["", "?timeout=60"])
 def test_open_runs_are_the_queued_and_running_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
