@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
 MAX_NAME_CHARS = 200
+# Versions of such names are the states of running tasks, see :mod:`..tracking.checkpoints`.
+_CHECKPOINTS = ("checkpoints/", "kept-checkpoints/")
 
 T = TypeVar("T")
 
@@ -59,7 +61,8 @@ class Artifact:
     """
     Name what a task returns: ``Annotated[pd.DataFrame, Artifact("flight_features")]``.
 
-    :param name: Under which all versions are listed, across runs and DAGs.
+    :param name: Under which all versions are listed, across runs and DAGs. Names that begin with
+        ``checkpoints/`` or ``kept-checkpoints/`` are those of ``ml.checkpoint()`` and are refused.
     :param format: Store it in this format instead of the one its type has by default: the format of a
         codec of yours, such as ``mycsv-v1``, or ``mycsv`` for its newest version.
     :param preview: False keeps the first rows out of the XCom table and of the UI.
@@ -75,6 +78,12 @@ class Artifact:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if self.name.startswith(_CHECKPOINTS):
+            raise ValueError(
+                f"an artifact is not named {self.name!r}: names that begin with {' or '.join(_CHECKPOINTS)} "
+                "are those of ml.checkpoint(), which lists and lineage leave out and garbage collection "
+                "removes by age; choose another name"
+            )
         if not isinstance(self.mask, (tuple, list)) or not all(isinstance(each, str) for each in self.mask):
             raise TypeError(f"mask is a tuple of column names or patterns, got {self.mask!r}")
         object.__setattr__(self, "mask", tuple(self.mask))

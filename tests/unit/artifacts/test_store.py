@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airflow_ml_provider.artifacts.refs import ArtifactRef
+from airflow_ml_provider.artifacts.refs import Artifact, ArtifactRef
 from airflow_ml_provider.artifacts.store import ArtifactStore, Usage
 from airflow_ml_provider.exceptions import (
     ArtifactNotFoundError,
@@ -101,6 +101,13 @@ def test_any_name_is_listed_as_it_was_given(store: ArtifactStore, name: str) -> 
 def test_bad_names_are_refused(store: ArtifactStore, name: str) -> None:
     with pytest.raises(ValueError, match=r"artifact name|needs a name"):
         store.save(1, name)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/best", "kept-checkpoints/best"])
+def test_a_result_is_not_named_as_checkpoints_are_which_go_by_age(name: str) -> None:
+    with pytest.raises(ValueError, match=r"ml\.checkpoint\(\).*choose another name"):
+        Artifact(name)
+    assert Artifact("checkpoints").name == "checkpoints"
 
 
 def test_parts_get_names_that_can_be_listed(store: ArtifactStore) -> None:
