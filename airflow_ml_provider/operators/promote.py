@@ -169,8 +169,8 @@ class PromoteModelOperator(AsksForApproval, MovesAlias, BaseOperator):
         evaluation = check_evaluation(self.evaluation, ref)
         if self.gates and evaluation is None:
             raise GateMetricError(
-                f"gates judge an evaluation of {ref.model_uri}, and there is none: the task that makes it was "
-                "skipped or returned nothing; nothing was promoted. Let this task be skipped with it "
+                f"gates judge an evaluation of {ref.model_uri}, and there is none: the task that makes it "
+                "was skipped or returned nothing; nothing was promoted. Let this task be skipped with it "
                 "(trigger_rule='all_success'), or clear the evaluation"
             )
         metrics = dict(evaluation["metrics"]) if evaluation else dict(ref.metrics)
