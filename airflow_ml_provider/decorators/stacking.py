@@ -153,6 +153,7 @@ def _execute(self: Any, context: Context) -> Any:
 
 def _resume(self: Any, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
     def innermost(context: Context) -> Any:
+        load_inputs(self)  # Airflow has rendered them anew
         return below(self).resume_execution(self, next_method, next_kwargs, context)
 
     run: Callable[[Context], Any] = innermost

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, task
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import DAG, BaseOperator, task
 
 from airflow_ml_provider import Artifact, ArtifactRef, ml
 from airflow_ml_provider.artifacts.store import ArtifactStore
@@ -404,6 +405,35 @@ def test_other_flavours_of_tasks_get_values_and_are_reused(run, said, xcom_table
     assert xcom_table(second, "shell") == "5 DataFrame"
     assert xcom_table(second, "elsewhere") == ["DataFrame", 5]
     assert RAN == ["DataFrame"]
+
+
+class Waits(BaseOperator):
+    template_fields = ("data",)
+
+    def __init__(self, *, data, **kwargs):
+        super().__init__(**kwargs)
+        self.data = data
+
+    def execute(self, context):
+        RAN.append(type(self.data).__name__)
+        self.defer(trigger=DateTimeTrigger(datetime(2026, 1, 1, tzinfo=UTC)), method_name="go_on")
+
+    def go_on(self, context, event):
+        RAN.append(type(self.data).__name__)
+        return len(self.data)
+
+
+def test_a_task_that_was_deferred_goes_on_with_values(run, xcom_table):
+    with DAG("cached_deferred", schedule=None) as dag:
+
+        @task
+        def frame():
+            return FRAME
+
+        ml.cached(Waits(task_id="waits", data=frame()))
+
+    assert xcom_table(run(dag), "waits") == len(FRAME)
+    assert RAN == ["DataFrame", "DataFrame"]
 
 
 def test_a_virtual_environment_is_made_once(run, said, xcom_table):
