@@ -122,6 +122,12 @@ export function safeHref(href: string | null | undefined): string | null {
   }
 }
 
+/** Sort decisions by data time, then by when they were made: pages of several lists follow each other. */
+export function newestFirst<T extends { effective_at?: string | null; recorded_at?: string | null }>(all: T[]): T[] {
+  const later = (a: string | null | undefined, b: string | null | undefined) => (b ?? "").localeCompare(a ?? "");
+  return [...all].sort((a, b) => later(a.effective_at, b.effective_at) || later(a.recorded_at, b.recorded_at));
+}
+
 // One of the last two is enough: both would run everything twice.
 const PURPOSES: Record<string, string> = {
   origin: "To make the bad version again, once its cause is mended",

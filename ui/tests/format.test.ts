@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
 import { url } from "../src/api";
-import { byPurpose, bytes, compact, day, delta, number, safeHref, short, time, usableZone, zoneOffset } from "../src/format";
+import { byPurpose, bytes, compact, day, delta, newestFirst, number, safeHref, short, time, usableZone, zoneOffset } from "../src/format";
 
 test("sizes carry three digits and a decimal unit", () => {
   expect([0, 999, 1000, 1834112, 999_999, 5e15, null].map(bytes)).toEqual(["0 B", "999 B", "1 kB", "1.83 MB", "1 MB", "5 PB", "–"]);
@@ -40,4 +40,13 @@ test("what is run instead of other commands does not stand among them", () => {
   const [bad, one, two, again] = ["origin", "clear", "clear", "backfill"].map((purpose, index) => ({ purpose, shell: String(index) }));
   expect(byPurpose([again!, bad!, one!, two!]).map((each) => each.commands)).toEqual([[bad], [one, two], [again]]);
   expect(byPurpose([one!])).toHaveLength(1);
+});
+
+test("decisions of several pages stand in one order", () => {
+  const [may, june, again] = [
+    { effective_at: "2013-05-01T00:00:00+00:00", recorded_at: "2013-07-01T00:00:00+00:00" },
+    { effective_at: "2013-06-01T00:00:00+00:00", recorded_at: "2013-06-01T00:00:00+00:00" },
+    { effective_at: "2013-06-01T00:00:00+00:00", recorded_at: "2013-06-02T00:00:00+00:00" },
+  ];
+  expect(newestFirst([june!, may!, { effective_at: null }, again!])).toEqual([again, june, may, { effective_at: null }]);
 });

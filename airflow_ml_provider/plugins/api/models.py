@@ -8,7 +8,6 @@ ones did to it is left out and counted.
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of endpoints.
 
-import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +46,7 @@ from airflow_ml_provider.plugins.api.shapes import Json, Shapes, when
 
 router = APIRouter(prefix="/models", dependencies=ANY_DAG)
 
+_MOVES, _VERDICTS = "m:", "v:"
 _MOST_VERSIONS = 200
 # How many versions of a model may be others' before it counts as theirs.
 _LOOKED_AT = 10
@@ -129,30 +129,62 @@ def timeline(
     alias: Alias = None,
     clock: Annotated[Literal["data", "wall"], Query()] = "data",
     limit: Limit = 50,
+    cursor: cursors.WideCursor = None,
 ) -> Json:
-    """Return the moves of a model's aliases and the decisions that moved nothing, the latest first."""
+    """
+    Return the moves of a model's aliases and the decisions that moved nothing, the latest first.
+
+    A page has up to ``limit`` moves and as many decisions of each alias. Decisions are listed by wall clock:
+    by data time, a page may hold one that is later than some of the page before.
+    """
     found = queries.model(name)
     if _summary(found, queries, store, access) is None:
         raise not_found("model of this name")
     aliases = sorted(_visible_aliases(found, access))
     made = Shapes.of(access.may_read)
     hidden = 0
-    lists: list[list[Json]] = []
-    for each in [alias] if alias is not None else aliases:
-        moves = queries.moves(name, each, clock=clock, limit=limit).items
-        shown = [move for move in moves if access.may_read(move.actor.get("dag_id"))]
-        hidden += len(moves) - len(shown)
-        lists.append([made.move(move) for move in shown])
-        verdicts = queries.verdicts(name, each, limit=limit).items
-        # What moved an alias is in the ledger already.
-        lists.append([made.verdict(verdict) for verdict in verdicts if not verdict.further.get("moved")])
+    items: list[Json] = []
+    wanted = [alias] if alias is not None else aliases
+    begins = _begins([f"{what}{each}" for each in wanted for what in (_MOVES, _VERDICTS)], cursor)
+    rest: dict[str, str] = {}
+    for place, begin in begins.items():
+        each = place[len(_MOVES) :]
+        if place.startswith(_MOVES):
+            moves = queries.moves(name, each, clock=clock, limit=limit, cursor=begin)
+            shown = [move for move in moves.items if access.may_read(move.actor.get("dag_id"))]
+            hidden += len(moves.items) - len(shown)
+            items += (made.move(move) for move in shown)
+            following = moves.cursor
+        else:
+            verdicts = queries.verdicts(name, each, limit=limit, cursor=begin)
+            # What moved an alias is in the ledger already.
+            items += (made.verdict(one) for one in verdicts.items if not one.further.get("moved"))
+            following = verdicts.cursor
+        if following is not None:
+            rest[place] = following
 
     def latest(entry: Json) -> tuple[str, str]:
         times = (entry["effective_at"] or "", entry["recorded_at"] or "")
         return times if clock == "data" else (times[1], times[0])
 
-    ordered = heapq.nlargest(limit, (entry for entries in lists for entry in entries), key=latest)
-    return {"items": ordered, "aliases": aliases, "hidden": hidden, "next": None}
+    items.sort(key=latest, reverse=True)
+    return {
+        "items": items,
+        "aliases": aliases,
+        "hidden": hidden,
+        "next": cursors.written(rest) if rest else None,
+    }
+
+
+def _begins(lists: Sequence[str], cursor: str | None) -> dict[str, str | None]:
+    """Say where each list begins on a page; those that came to their end are on no further one."""
+    if cursor is None:
+        return dict.fromkeys(lists)
+    try:
+        said = cursors.read(cursor)
+        return {each: str(said[each]) for each in lists if each in said}
+    except (ValueError, TypeError) as exc:
+        raise invalid("cursor: it is not what a page gave") from exc
 
 
 @router.get("/{name}/evaluations")

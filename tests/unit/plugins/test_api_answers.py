@@ -428,6 +428,27 @@ def test_the_timeline_holds_rejections_too(get: Any) -> None:
     assert len(get(f"models/{MODEL}/timeline?alias=champion&limit=1")["items"]) == 1
 
 
+@pytest.mark.parametrize("clock", ["data", "wall"])
+def test_the_timeline_comes_in_pages(get: Any, clock: str) -> None:
+    def known(items: list[Any]) -> list[Any]:
+        return sorted((each["kind"], each["alias"], each["effective_at"]) for each in items)
+
+    address = f"models/{MODEL}/timeline?clock={clock}"
+    whole = get(address)
+    assert whole["next"] is None
+    assert len(whole["items"]) > 3
+    seen, cursor, pages = [], "", 0
+    while pages < 10:
+        page = get(f"{address}&limit=1{cursor}")
+        seen += page["items"]
+        pages += 1
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={quote(page['next'])}"
+    assert pages > 1
+    assert known(seen) == known(whole["items"])
+
+
 def test_artifacts_are_found_by_a_part_of_their_name(get: Any, world: Any) -> None:
     found = get("artifacts?search=FEAT")["items"]
 

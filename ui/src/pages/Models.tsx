@@ -12,7 +12,7 @@ import {
   useApi,
   usePages,
 } from "../api";
-import { byFame, firstMetric, number } from "../format";
+import { byFame, firstMetric, newestFirst, number } from "../format";
 import { lineagePath, mlPage, modelPath, Out, TaskLink, To } from "../links";
 import {
   AnyValue,
@@ -131,8 +131,9 @@ function OneModel({ name }: { name: string }) {
     shown && !listed && !versions.isLoading ? url(["models", name, "versions"], { version: shown }) : null,
   );
   const version = listed ?? alone.data?.items[0];
-  const moves = timeline.items.filter((move) => move.alias === alias && MOVES.has(move.kind) && move.version);
-  const refused = timeline.items.find((move) => REFUSED.has(move.kind));
+  const decisions = newestFirst(timeline.items);
+  const moves = decisions.filter((move) => move.alias === alias && MOVES.has(move.kind) && move.version);
+  const refused = decisions.find((move) => REFUSED.has(move.kind));
   const set = (change: Record<string, string | null>) => {
     const next = new URLSearchParams(search);
     for (const [key, value] of Object.entries(change)) if (value === null) next.delete(key);
@@ -249,7 +250,7 @@ function OneModel({ name }: { name: string }) {
       <Section note="Newest first; decisions that moved nothing are in it" title="Timeline of aliases">
         {timeline.items.length > 0 ? (
           <Stack as="ol" gap={0} listStyleType="none">
-            {timeline.items.map((move, index) => (
+            {decisions.map((move, index) => (
               <Box as="li" borderColor="border" borderStartWidth="2px" key={index} pb={4} position="relative" ps={4}>
                 <Box
                   aria-hidden
