@@ -290,7 +290,8 @@ def execute(plan: Plan, *, now: datetime | None = None) -> Outcome:
 
     blobs: list[Decision] = []
     restored: list[str] = []
-    for batch in _batches([item for item in going if item.kind == "blob"]):
+    # Around each of these all manifests are listed: the more there are, the more goes at once.
+    for batch in _batches([item for item in going if item.kind == "blob"], max(BATCH, len(memory.refs))):
         gone, back = _take_away(plan, batch, when)
         blobs += gone
         restored += back
@@ -334,7 +335,12 @@ def _take_away(plan: Plan, batch: Sequence[Decision], when: datetime) -> tuple[l
     def move(item: Decision) -> bool:
         return _move(objects, item.key, trash.key_of(_digest_of_key(item.key), when))
 
-    moved = [item for item, was_there in zip(going, at_once(move, going), strict=True) if was_there]
+    moved = [
+        item
+        for some in _batches(going)
+        for item, was_there in zip(some, at_once(move, some), strict=True)
+        if was_there
+    ]
     needed = _needed_now(objects, plan._signer, plan._memory)
     back = [item.key for item in moved if _digest_of_key(item.key) in needed]
     for key in back:
@@ -792,6 +798,7 @@ def _clock(now: datetime | None) -> datetime:
     return now.astimezone(UTC)
 
 
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
+def _batches(items: Sequence[T], size: int | None = None) -> Iterator[Sequence[T]]:
+    size = size or BATCH
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

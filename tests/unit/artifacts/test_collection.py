@@ -635,6 +635,18 @@ def test_large_plans_are_carried_out_in_batches(
     assert len(list(store.objects.list("trash"))) == 10
 
 
+def test_what_goes_costs_no_list_of_all_manifests_for_each_batch(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "BATCH", 3)
+    saved(store, "flights", 25)
+    lists: list[str] = []
+    original = store.objects.list
+    monkeypatch.setattr(store.objects, "list", lambda prefix: lists.append(prefix) or original(prefix))
+    assert collect(store).removed.blobs == 24
+    assert lists.count("versions") == 5  # to plan, to execute, before and after the moves, for the trash
+
+
 def test_an_empty_store_has_nothing_to_collect(store: ArtifactStore) -> None:
     assert planned(store).decisions == ()
     assert collect(store) == Outcome(collection.Totals(), 0, ())
