@@ -11,13 +11,13 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.lineage.records import MOST_EVENTS, RUNNING
 
 if TYPE_CHECKING:
-    from airflow_ml_provider.lineage.records import TaskRecord
+    from airflow_ml_provider.lineage.records import TaskRecord, VersionUse
     from airflow_ml_provider.xcom.state import TaskState
 
 log = logging.getLogger(__name__)
@@ -109,16 +109,51 @@ def close_attempt_before(state: TaskState) -> None:
     """
     if state.try_number < 2:
         return
-    closing = threading.Thread(target=_close, args=(state,), name="ml-provider-close", daemon=True)
-    closing.start()
-    closing.join(_MOST_SECONDS_TO_CLOSE)
-    if closing.is_alive():
+    if not _in_time(lambda: _close(state)):
         log.warning(
             "the artifact store did not say in %.0f seconds how try %d of %s ended; it goes on meanwhile",
             _MOST_SECONDS_TO_CLOSE,
             state.try_number - 1,
             state.task_id,
         )
+
+
+def recall_attempt(state: TaskState) -> None:
+    """Take over what this very attempt did before it was deferred, from its record, so that none is lost."""
+    found: list[Mapping[str, Any]] = []
+    if not _in_time(lambda: found.extend(_record_so_far(state))):
+        log.warning(
+            "the artifact store did not say in %.0f seconds what %s did before it was deferred; its record "
+            "lacks that",
+            _MOST_SECONDS_TO_CLOSE,
+            state.task_id,
+        )
+    elif found:
+        state.recall(found[0])
+
+
+def _record_so_far(state: TaskState) -> Iterator[Mapping[str, Any]]:
+    from airflow_ml_provider.exceptions import ArtifactNotFoundError
+    from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
+    from airflow_ml_provider.lineage.records import read_record
+
+    try:
+        record = read_record(ArtifactStoreHook().store.objects, *state.key, state.try_number)
+    except ArtifactNotFoundError:  # it touched nothing by then
+        return
+    except Exception:  # it only informs
+        log.exception("reading what %s did before it was deferred failed", state.task_id)
+        return
+    if record["outcome"] == RUNNING:
+        yield record
+
+
+def _in_time(work: Callable[[], None]) -> bool:
+    """Ask the store, for a few seconds at most; tell whether that was enough."""
+    thread = threading.Thread(target=work, name="ml-provider-close", daemon=True)
+    thread.start()
+    thread.join(_MOST_SECONDS_TO_CLOSE)
+    return not thread.is_alive()
 
 
 def _close(state: TaskState) -> None:
@@ -142,7 +177,7 @@ def _close(state: TaskState) -> None:
 def _is_worth_a_record(state: TaskState, task: Any) -> bool:
     used = (state.reads, state.handed, state.writes, state.reused, state.models_read, state.models_written)
     measured = (state.metrics, state.mlflow_run_id, state.cached, state.evaluation, state.promotion)
-    return any(used) or any(measured) or bool(task.inlets or task.outlets)
+    return any(used) or any(measured) or bool(task.inlets or task.outlets or state.earlier)
 
 
 def _record(state: TaskState, task_instance: Any, outcome: str, error: Any) -> TaskRecord:
@@ -172,12 +207,16 @@ def _record(state: TaskState, task_instance: Any, outcome: str, error: Any) -> T
         },
         triggered_by=tuple(_consumed(event) for event in events[:MOST_EVENTS]),
         triggered_by_total=len(events),
-        reads=(
-            *(VersionUse.of(ref) for ref in state.reads.values()),
-            *(VersionUse.of(ref, loaded=False) for ref in handed),
+        reads=_with_earlier(
+            state,
+            "reads",
+            [
+                *(VersionUse.of(ref) for ref in state.reads.values()),
+                *(VersionUse.of(ref, loaded=False) for ref in handed),
+            ],
         ),
-        writes=tuple(VersionUse.of(ref) for ref in state.writes.values()),
-        reused=tuple(VersionUse.of(ref) for ref in state.reused.values()),
+        writes=_with_earlier(state, "writes", [VersionUse.of(ref) for ref in state.writes.values()]),
+        reused=_with_earlier(state, "reused", [VersionUse.of(ref) for ref in state.reused.values()]),
         models_read=tuple(dict(model) for model in state.models_read),
         models_written=tuple(dict(model) for model in state.models_written),
         inlets=tuple(_uri(asset) for asset in task.inlets),
@@ -194,6 +233,15 @@ def _record(state: TaskState, task_instance: Any, outcome: str, error: Any) -> T
         environment=_environment(task_instance),
         error=_told(error) if isinstance(error, BaseException) else None,
     )
+
+
+def _with_earlier(state: TaskState, what: str, now: Sequence[VersionUse]) -> tuple[VersionUse, ...]:
+    """Add what the attempt did before it was deferred."""
+    from airflow_ml_provider.lineage.records import VersionUse
+
+    found = {use["version_id"]: VersionUse(**use) for use in state.earlier.get(what, ())}
+    found |= {use.version_id: use for use in now if use.loaded or use.version_id not in found}
+    return tuple(found.values())
 
 
 def _consumed(event: Any) -> dict[str, Any]:

@@ -33,11 +33,13 @@ def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
     except Exception:
         log.exception("noting the start of %s failed; its artifacts get default names", task_instance)
         return
-    from airflow_ml_provider.listeners.recording import close_attempt_before, watch_attempt
+    from airflow_ml_provider.listeners.recording import close_attempt_before, recall_attempt, watch_attempt
     from airflow_ml_provider.tracking import models
 
     models.on_load(state.note_loaded_model)
     try:
+        if getattr(getattr(task_instance, "_ti_context_from_server", None), "next_method", None):
+            recall_attempt(attempt)
         close_attempt_before(attempt)
         watch_attempt(attempt, task_instance)
     except Exception:
@@ -62,6 +64,22 @@ def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any)
 def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:
     """Record what a skipped attempt read before it skipped."""
     _record(task_instance, "skipped")
+
+
+@hookimpl
+def before_stopping(component: Any) -> None:
+    """Record what an attempt that waits now has done so far: it goes on in another process."""
+    if not _in_task_process(component):
+        return
+    from airflow_ml_provider.lineage.records import RUNNING
+    from airflow_ml_provider.listeners.recording import record_attempt
+    from airflow_ml_provider.xcom import state
+
+    for attempt in state.waiting():
+        try:
+            record_attempt(attempt, attempt.context["ti"], RUNNING)
+        except Exception:
+            log.exception("recording what %s did before it waits failed", attempt.task_id)
 
 
 def _clear_checkpoints(task_instance: Any) -> None:

@@ -64,6 +64,8 @@ class TaskState:
     edges: set[str] = field(default_factory=set, repr=False)
     """Reverse edges that are written, by key and part that the attempt plays."""
     ti_id: str | None = None
+    earlier: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The record of this very attempt from before it was deferred, in another process."""
     outputs: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
     """Parts of a return value that Airflow pushed already, by their ``id()``: the part and its JSON."""
     on_return: Callable[[Any, Any], None] | None = field(default=None, repr=False)
@@ -125,6 +127,26 @@ class TaskState:
     def note_mlflow_run(self, mlflow_run_id: str, experiment_id: str | None = None) -> None:
         """Remember the MLflow run of the attempt; the last one counts."""
         self.mlflow_run_id, self.experiment_id = mlflow_run_id, experiment_id
+
+    def recall(self, record: Mapping[str, Any]) -> None:
+        """
+        Take over what the attempt did before it was deferred.
+
+        :param record: What was recorded of it then.
+        """
+        self.earlier = record
+        self.params = {**record["params"], **self.params}
+        metrics = {name: float(value) for name, value in record["metrics"].items()}
+        self.metrics = {**metrics, **self.metrics}
+        for known, before in (
+            (self.models_read, record["models_read"]),
+            (self.models_written, record["models_written"]),
+        ):
+            new = [model for model in known if not any(_same_model(other, model) for other in before)]
+            known[:] = [*before, *new]
+        for name in ("mlflow_run_id", "experiment_id", "cached", "evaluation", "promotion"):
+            if getattr(self, name) is None:
+                setattr(self, name, record[name])
 
     def _met_input(self) -> None:
         if self.on_input is not None:
@@ -213,6 +235,15 @@ def checkpoints_of(ti: Any) -> list[Any]:
     """Return the checkpoints that a task instance asked for."""
     state = _states.get(key_of(ti))
     return [] if state is None else list(state.checkpoints.values())
+
+
+def waiting() -> list[TaskState]:
+    """Return what is known of task instances that go on in another process, as far as this one knows."""
+    return [
+        state
+        for state in _states.values()
+        if getattr(state.context.get("ti"), "state", None) in ("deferred", "awaiting_input")
+    ]
 
 
 def end(ti: Any) -> TaskState | None:

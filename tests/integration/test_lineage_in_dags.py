@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import pandas as pd
 import pytest
-from airflow.sdk import DAG, Asset, task
+from airflow.sdk import DAG, Asset, BaseOperator, task
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ml_provider import Artifact, ArtifactRef, ModelRef, ml
 from airflow_ml_provider.artifacts.store import ArtifactStore
@@ -23,6 +24,7 @@ from airflow_ml_provider.lineage import records
 from airflow_ml_provider.lineage.blast import blast_radius
 from airflow_ml_provider.lineage.graph import Lineage, node_of_task, node_of_version
 from airflow_ml_provider.settings import load_settings
+from airflow_ml_provider.xcom import state as states
 
 FRAME = pd.DataFrame({"n": range(3)})
 PROJECT = Path(__file__).parents[2]
@@ -316,6 +318,45 @@ def test_an_event_of_an_outlet_that_is_named_by_reference_is_recorded(run_dag: C
     for task_id, extra in (("by_name", {"version": "3"}), ("by_uri", {})):
         (event,) = record(run, task_id)["emitted"]
         assert (event["uri"], event["name"], event["extra"]) == ("s3://lake/by_ref", "lake_by_ref", extra)
+
+
+class Elsewhere(BaseTrigger):
+    """Fires at once; the process that deferred is gone by then."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (f"{__name__}.Elsewhere", {})
+
+    async def run(self) -> Any:
+        states._states.clear()
+        yield TriggerEvent("now")
+
+
+class Waits(BaseOperator):
+    def execute(self, context: Any) -> None:
+        context["ti"].xcom_pull(task_ids="load")
+        context["ti"].xcom_push(key="early", value=pd.DataFrame({"early": [1]}))
+        self.defer(trigger=Elsewhere(), method_name="go_on")
+
+    def go_on(self, context: Any, event: Any) -> Any:
+        return pd.DataFrame({"late": [1]})
+
+
+def test_what_a_task_did_before_it_was_deferred_is_in_its_record(run_dag: Callable[..., Any]) -> None:
+    with DAG("lineage_deferred", schedule=None) as dag:
+
+        @task
+        def load() -> Any:
+            return pd.DataFrame({"n": [1]})
+
+        load() >> Waits(task_id="waits")
+
+    found = record(run_dag(dag), "waits")
+    assert found["outcome"] == "success"
+    assert read_by(found) == [("lineage_deferred.load", True)]
+    assert [use["name"] for use in found["writes"]] == [
+        "lineage_deferred.waits.early",
+        "lineage_deferred.waits",
+    ]
 
 
 KILLED = """

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from airflow.sdk import Asset, AssetAlias
 
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
-from airflow_ml_provider.lineage.records import read_record
+from airflow_ml_provider.lineage.records import RUNNING, read_record
 from airflow_ml_provider.listeners import recording
 from airflow_ml_provider.settings import load_settings
 from airflow_ml_provider.tracking.models import ModelRef
@@ -70,6 +71,37 @@ def test_a_task_that_touched_nothing_leaves_nothing(store):
 )
 def test_what_was_measured_or_declared_is_worth_a_record(store, kept, task):
     assert recording.record_attempt(state(**kept), instance(task), "success")
+
+
+def test_an_attempt_that_goes_on_in_another_process_keeps_what_it_did_before(store):
+    """Deferred: what the first process saw is in its record, and the second one adds to it."""
+    refs = {name: store.save(name.encode(), name) for name in ("pulled", "pushed", "returned")}
+    model = ModelRef("models:/m-1", model_id="m-1")
+    first = state(params={"depth": 3}, metrics={"auc": math.nan, "rows": 2.0}, mlflow_run_id="run-1")
+    first.note_read(refs["pulled"])
+    first.note_written(refs["pushed"])
+    first.note_model(model, "read", "evaluated")
+    recording.record_attempt(first, instance(), RUNNING)
+
+    second = state(metrics={"rows": 3.0})
+    second.note_handed(refs["pulled"])
+    second.note_model(model, "read", "input")
+    recording.recall_attempt(second)
+    second.note_written(refs["returned"])
+    assert recording.record_attempt(second, instance(), "success")
+
+    found = saved(store, second)
+    assert [(use["name"], use["loaded"]) for use in found["reads"]] == [("pulled", True)]
+    assert [use["name"] for use in found["writes"]] == ["pushed", "returned"]
+    assert [(used["model_id"], used["role"]) for used in found["models_read"]] == [("m-1", "evaluated")]
+    assert (found["params"], found["metrics"]) == ({"depth": 3}, {"auc": "nan", "rows": 3.0})
+    assert (found["mlflow_run_id"], found["outcome"]) == ("run-1", "success")
+
+
+def test_an_attempt_that_left_no_record_before_it_was_deferred_has_none_to_recall(store):
+    found = state()
+    recording.recall_attempt(found)
+    assert not recording.record_attempt(found, instance(), "success")
 
 
 def test_secrets_in_parameters_and_errors_are_masked(store):
