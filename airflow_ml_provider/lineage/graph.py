@@ -281,7 +281,25 @@ class Lineage:
         found = self._find_attempt(what)
         if found is not None:
             return found
-        return self._find_version(what, None, as_of, clock)
+        try:
+            return self._find_version(what, None, as_of, clock)
+        except ArtifactNotFoundError as exc:
+            if what.count("/") < 2:
+                raise
+            raise ArtifactNotFoundError(self._neither(what)) from exc
+
+    def _neither(self, what: str) -> str:
+        """Say that a text names neither an attempt nor an artifact, and how mapped tasks are named."""
+        folder = "/".join(("records", *(keys.segment(part) for part in what.split("/")[:3])))
+        indexes = [int(each) for each in self.objects.children(folder)] if what.count("/") == 2 else []
+        if indexes:
+            return (
+                f"{what!r} is a mapped task; add the map index of an instance, such as {what}/{min(indexes)}"
+            )
+        return (
+            f"no task left a record as {what!r} (<dag>/<run>/<task>, and /<map index> if it is mapped), and no "
+            f"artifact of this name is in {self.objects.root}"
+        )
 
     def _find_version(
         self, name: str, version_id: str | None, as_of: datetime | None, clock: Literal["data", "wall"]

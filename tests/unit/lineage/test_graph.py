@@ -298,6 +298,15 @@ def test_a_node_is_found_by_what_people_call_it(history, what, found):
     assert history.lineage.find(what) == found
 
 
+def test_a_task_that_is_not_found_is_no_missing_artifact(history):
+    history.attempt("training/r/fit", writes=["part"], map_index=3)
+    history.attempt("training/r/fit", writes=["part"], map_index=12)
+    with pytest.raises(ArtifactNotFoundError, match=r"'training/r/fit'.* mapped.* training/r/fit/3"):
+        history.lineage.find("training/r/fit")
+    with pytest.raises(ArtifactNotFoundError, match=r"no task .*'training/r/other'.* and no artifact"):
+        history.lineage.find("training/r/other")
+
+
 def test_versions_are_found_by_name_and_time(history):
     may, june = (flights(history, number)["features"] for number in (5, 6))
     lineage = history.lineage
