@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 from argparse import Namespace
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from airflow.cli.simple_table import AirflowConsole
 from airflow.configuration import conf
 from airflow.exceptions import AirflowException
+from airflow.utils import yaml
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from rich.markup import escape
@@ -113,10 +115,8 @@ def one_line(text: object) -> str:
 def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
     """Print rows that have the same keys; numbers stay numbers in JSON and YAML."""
     console = AirflowConsole()
-    if output == "json":
-        console.print_as_json(list(rows))
-    elif output == "yaml":
-        console.print_as_yaml([dict(row) for row in rows])
+    if output in ("json", "yaml"):
+        _show_data([dict(row) for row in rows], output)
     elif output == "plain":
         console.print_as_plain_table([{key: cell(value) for key, value in row.items()} for row in rows])
     else:
@@ -126,13 +126,20 @@ def show_rows(rows: Sequence[Mapping[str, Any]], output: str) -> None:
 
 def show_document(document: Mapping[str, Any], output: str) -> None:
     """Print one thing: as it is in JSON and YAML, as rows of key and value in a table."""
-    console = AirflowConsole()
-    if output == "json":
-        console.print_as_json(dict(document))
-    elif output == "yaml":
-        console.print_as_yaml(dict(document))
+    if output in ("json", "yaml"):
+        _show_data(dict(document), output)
     else:
         show_rows([{"key": key, "value": value} for key, value in document.items()], output)
+
+
+def _show_data(data: Any, output: str) -> None:
+    console = AirflowConsole()
+    if console.is_terminal:
+        (console.print_as_json if output == "json" else console.print_as_yaml)(data)
+        return
+    # Colours that nobody sees take 16 KB of memory a row.
+    text = json.dumps(data) + "\n" if output == "json" else yaml.dump(data)
+    console.out(text, highlight=False, end="")
 
 
 def cell(value: Any) -> str:

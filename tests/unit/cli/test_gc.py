@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.objects import ObjectStore, _Folder
 from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.artifacts.store import ArtifactStore
-from airflow_ml_provider.cli import protection
+from airflow_ml_provider.cli import console, protection
 from airflow_ml_provider.exceptions import MlflowUnavailableError, MLProviderError, StoreError
 from airflow_ml_provider.lineage.records import TaskRecord, VersionUse, write_record
 from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
@@ -519,6 +520,22 @@ def test_versions_go_only_if_everybody_who_may_need_them_was_asked(
     assert (real.code, real.err.strip().splitlines()[-1]) == (code, f"error: {error}")
     assert len(texts(store)) == 3
     assert airflow("ml", "gc", *NOW, "--delete").code == 0, "without a rule nobody needs to be asked"
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_what_programs_read_takes_little_more_memory_than_its_text(
+    capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    rows = [{"object": f"blobs/aa/{number:064x}", "size_bytes": number} for number in range(1000)]
+    tracemalloc.start()
+    try:
+        console.show_rows(rows, output)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed) == rows
+    assert most < 20 * len(printed)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["", "MLFLOW_TRACKING_URI names a server"])
