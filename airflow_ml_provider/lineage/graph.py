@@ -286,20 +286,15 @@ class Lineage:
         except ArtifactNotFoundError as exc:
             if what.count("/") < 2:
                 raise
-            raise ArtifactNotFoundError(self._neither(what)) from exc
+            raise ArtifactNotFoundError(f"{exc}; {self._nor_a_task(what)}") from exc
 
-    def _neither(self, what: str) -> str:
-        """Say that a text names neither an attempt nor an artifact, and how mapped tasks are named."""
+    def _nor_a_task(self, what: str) -> str:
+        """Say that a text names no attempt, and how mapped tasks are named."""
         folder = "/".join(("records", *(keys.segment(part) for part in what.split("/")[:3])))
         indexes = [int(each) for each in self.objects.children(folder)] if what.count("/") == 2 else []
         if indexes:
-            return (
-                f"{what!r} is a mapped task; add the map index of an instance, such as {what}/{min(indexes)}"
-            )
-        return (
-            f"no task left a record as {what!r} (<dag>/<run>/<task>, and /<map index> if it is mapped), and no "
-            f"artifact of this name is in {self.objects.root}"
-        )
+            return f"the task of this name is mapped, add the index of an instance: {what}/{min(indexes)}"
+        return "nor did a task leave a record (<dag>/<run>/<task>, with /<map index> where it is mapped)"
 
     def _find_version(
         self, name: str, version_id: str | None, as_of: datetime | None, clock: Literal["data", "wall"]

@@ -301,9 +301,12 @@ def test_a_node_is_found_by_what_people_call_it(history, what, found):
 def test_a_task_that_is_not_found_is_no_missing_artifact(history):
     history.attempt("training/r/fit", writes=["part"], map_index=3)
     history.attempt("training/r/fit", writes=["part"], map_index=12)
-    with pytest.raises(ArtifactNotFoundError, match=r"'training/r/fit'.* mapped.* training/r/fit/3"):
+    history.attempt("d/r/load", writes=["by/some/team"], effective_at=month(5))
+    with pytest.raises(ArtifactNotFoundError, match="had no version at 2013-04-01"):
+        history.lineage.find("by/some/team", as_of=month(4))
+    with pytest.raises(ArtifactNotFoundError, match=r"'training/r/fit'.* mapped, .*: training/r/fit/3$"):
         history.lineage.find("training/r/fit")
-    with pytest.raises(ArtifactNotFoundError, match=r"no task .*'training/r/other'.* and no artifact"):
+    with pytest.raises(ArtifactNotFoundError, match=r"artifact 'training/r/other' .* nor did a task"):
         history.lineage.find("training/r/other")
 
 
