@@ -279,14 +279,20 @@ def _write_value(store: ArtifactStore, ref: ArtifactRef, target: Path, *, force:
 def _write_table(store: ArtifactStore, ref: ArtifactRef, target: Path, *, force: bool) -> Path:
     _check_free(target, force=force)
     value = store.load(ref)
-    if hasattr(value, "to_pandas"):  # a pyarrow Table
-        value = value.to_pandas()
+    if hasattr(value, "to_arrow"):  # of polars
+        value = value.to_arrow()
+    if hasattr(value, "to_pandas"):  # of pyarrow
+        import pandas as pd
+
+        # NumPy's types have no missing integers: those would become floats, and large ones others.
+        value = value.to_pandas(types_mapper=pd.ArrowDtype)
     if not hasattr(value, "to_parquet"):
         raise UnsupportedTypeError(
             f"{ref.uri} is a {ref.type}, which is no table; --to {target.with_suffix('')} writes its own "
             f"format, {ref.format}"
         )
-    keep_index = type(value.index).__name__ != "RangeIndex"
+    index = value.index
+    keep_index = type(index).__name__ != "RangeIndex" or (index.start, index.step, index.name) != (0, 1, None)
     if target.suffix == ".csv":
         _replace(target, lambda path: value.to_csv(path, index=keep_index))
     else:

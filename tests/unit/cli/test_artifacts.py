@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -198,6 +200,38 @@ def test_get_converts_an_arrow_table_too(airflow: Run, store: ArtifactStore, tmp
     store.save(pa.table({"a": [1, 2]}), "table")
     assert airflow("ml", "artifacts", "get", "table", "--to", str(tmp_path / "t.csv")).code == 0
     assert (tmp_path / "t.csv").read_text() == "a\n1\n2\n"
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "polars"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_missing_values_leave_the_integers_beside_them_exact(
+    airflow: Run, store: ArtifactStore, tmp_path: Path, library: str, suffix: str
+) -> None:
+    table = pa.table({"id": pa.array([2**60 + 1, None], pa.int64()), "at": pa.array([["x"], None])})
+    store.save(table if library == "pyarrow" else pl.DataFrame(table), "ids")
+    target = tmp_path / f"ids{suffix}"
+    assert airflow("ml", "artifacts", "get", "ids", "--to", str(target)).code == 0
+    if suffix == ".csv":
+        assert target.read_text() == "id,at\n1152921504606846977,['x']\n,\n"
+    else:
+        assert pq.read_table(target).column("id").to_pylist() == [2**60 + 1, None]
+
+
+@pytest.mark.parametrize(
+    ("index", "text"),
+    [
+        (pd.RangeIndex(2), "a\n1\n2\n"),
+        (pd.RangeIndex(2, name="id"), "id,a\n0,1\n1,2\n"),
+        (pd.RangeIndex(10, 12), ",a\n10,1\n11,2\n"),
+    ],
+    ids=["numbered anew", "named", "cut from a larger table"],
+)
+def test_a_csv_file_has_row_labels_that_mean_something(
+    airflow: Run, store: ArtifactStore, tmp_path: Path, index: pd.Index, text: str
+) -> None:
+    store.save(pd.DataFrame({"a": [1, 2]}, index=index), "table")
+    assert airflow("ml", "artifacts", "get", "table", "--to", str(tmp_path / "t.csv")).code == 0
+    assert (tmp_path / "t.csv").read_text() == text
 
 
 def test_get_refuses_to_make_a_table_of_something_else(
