@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
+from airflow.sdk.definitions.asset import AssetRef
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 def is_asset(outlet: Any) -> bool:
-    """Whether an outlet is an asset, of any kind."""
-    return isinstance(outlet, Asset)
+    """Whether an outlet is an asset, of any kind, or the name or URI of one: its event is the same."""
+    return isinstance(outlet, (Asset, AssetRef))
 
 
 def announce(

@@ -67,14 +67,15 @@ def test_a_table_that_drifted_keeps_its_outlets_and_says_why_in_the_event():
     assert list(report["column"]) == ["x", "label"]
 
 
-def test_a_table_that_did_not_drift_emits_no_event_and_leaves_the_dags_list_alone():
-    task = operator()
+@pytest.mark.parametrize("asset", [RETRAIN, Asset.ref(name="retrain"), Asset.ref(uri="s3://retrain")])
+def test_a_table_that_did_not_drift_emits_no_event_and_leaves_the_dags_list_alone(asset):
+    task = operator(outlets=[asset, "other"])
     outlets = task.outlets
     context = context_of(task)
     result = task.execute(context)
     assert (result["drifted"], result["reasons"], result["tested"]) == (False, ["no drift"], 2)
     assert task.outlets == ["other"]
-    assert outlets == [RETRAIN, "other"]
+    assert outlets == [asset, "other"]
     assert not context["outlet_events"]
 
 

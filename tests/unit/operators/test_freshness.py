@@ -36,6 +36,7 @@ def test_wrong_options_are_refused_when_the_dag_is_parsed(options, error):
         {},
         {"clock": "wall"},
         {"on_stale": "emit", "outlets": [Asset("due")]},
+        {"on_stale": "emit", "outlets": [Asset.ref(name="due")]},
         {"registered_model_name": "{{ params.name }}", "alias": "{{ params.alias }}"},
     ],
 )
