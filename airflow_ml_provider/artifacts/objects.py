@@ -155,7 +155,8 @@ class ObjectStore:
     :param root: ``file:///folder`` (or a plain absolute path), or ``s3://bucket/prefix``.
     :param options: For ``s3://``: ``endpoint_url``, ``access_key_id``, ``secret_access_key``,
         ``session_token``, ``region``, ``allow_http``, ``skip_signature``, ``virtual_hosted_style``,
-        ``credential_provider``, ``timeout`` (seconds for one request and its answer, 120),
+        ``credential_provider``, ``root_certificate`` (PEM of an authority to trust besides the system's),
+        ``allow_invalid_certificates``, ``timeout`` (seconds for one request and its answer, 120),
         ``connect_timeout`` (seconds, 5), ``max_retries`` (10, with growing waits up to 5 seconds) and
         ``retry_timeout`` (seconds after which no attempt begins, 180). Without keys the client finds the
         machine's own credentials.
@@ -721,8 +722,17 @@ _S3_KEYS = {
 }
 # Where the client finds an endpoint by itself. A plain http:// one that somebody put there is meant.
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_CERTIFICATE_KEYS = ("root_certificate", "allow_invalid_certificates")
 _OTHER_KEYS = frozenset(
-    {"allow_http", "timeout", "connect_timeout", "retry_timeout", "max_retries", "credential_provider"}
+    {
+        "allow_http",
+        "timeout",
+        "connect_timeout",
+        "retry_timeout",
+        "max_retries",
+        "credential_provider",
+        *_CERTIFICATE_KEYS,
+    }
 )
 
 
@@ -774,6 +784,7 @@ class _Bucket:
                 f"got {endpoint.rpartition('@')[2]!r}; correct what names it, or AWS_ENDPOINT_URL"
             )
         allow_http = options.get("allow_http", endpoint.startswith("http://"))
+        certificates: Any = {key: options[key] for key in _CERTIFICATE_KEYS if key in options}
         extra: dict[str, Any] = {}
         if "credential_provider" in options:
             extra["credential_provider"] = options["credential_provider"]
@@ -782,7 +793,8 @@ class _Bucket:
                 self.bucket,
                 prefix=self.prefix or None,
                 config=config,
-                client_options={
+                client_options=certificates
+                | {
                     "allow_http": bool(allow_http),
                     "timeout": timedelta(seconds=float(options.get("timeout", 120))),
                     "connect_timeout": timedelta(seconds=float(options.get("connect_timeout", 5))),
@@ -835,9 +847,12 @@ class _Bucket:
         if re.search(
             r"error sending request|ConnectError|connect error|Connect\b|dns error|timed out|TimedOut", text
         ):
-            return (
-                f"no answer{at or ' from the endpoint'}; check the endpoint of the connection and the network"
-            )
+            todo = "check the endpoint of the connection and the network"
+            if "InvalidCertificate(" in text:
+                todo = (
+                    "its certificate is not trusted; name its CA in the extra field verify of the connection"
+                )
+            return f"no answer{at or ' from the endpoint'}; {todo}"
         if (status := re.search(r"status code: (5\d\d|4\d\d)", text)) and may_pass(exc):
             return (
                 f"the server{at} answered {status[1]}{f' {code}' if code else ''}; try again, and look into "

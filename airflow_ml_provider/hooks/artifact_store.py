@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -103,8 +104,8 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
     Keys come from the connection through boto3, so assumed roles and profiles work as in the amazon
     provider. Without a connection the client finds the machine's own credentials.
 
-    :raises SettingsError: if the connection is missing, of another type or with an endpoint that is no
-        address, or the extra is not installed.
+    :raises SettingsError: if the connection is missing, of another type, with an endpoint that is no address
+        or certificates that cannot be read, or the extra is not installed.
     """
     if conn_id is None:
         return {}
@@ -147,6 +148,7 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
             )
         options["endpoint_url"] = endpoint
         options["allow_http"] = endpoint.startswith("http://")
+    options |= _certificates(hook.verify, conn_id)
     if credentials := session.get_credentials():
         frozen = credentials.get_frozen_credentials()
         if frozen.token:
@@ -158,3 +160,16 @@ def s3_options(conn_id: str | None) -> dict[str, Any]:
             options["access_key_id"] = frozen.access_key
             options["secret_access_key"] = frozen.secret_key
     return options
+
+
+def _certificates(verify: Any, conn_id: str) -> dict[str, Any]:
+    """Turn what boto3 takes, a flag or a path, into options of the object store."""
+    if not isinstance(verify, str):
+        return {"allow_invalid_certificates": True} if verify is False else {}
+    try:
+        return {"root_certificate": Path(verify).read_text(encoding="ascii", errors="replace")}
+    except OSError as exc:
+        raise SettingsError(
+            f"the extra field verify of the connection {conn_id!r} names the certificates {verify!r}, which "
+            f"cannot be read: {exc.strerror}; correct the path"
+        ) from exc

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import json
+import ssl
+import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,11 @@ import obstore
 import pandas as pd
 import pytest
 from airflow.sdk import DAG, task
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from airflow_ml_provider.artifacts.objects import ObjectStore
 from airflow_ml_provider.exceptions import SettingsError, StoreError
@@ -130,6 +139,58 @@ def test_a_connection_without_a_region_is_in_that_of_the_machine(
     on_s3(extra=extra)
     client = ObjectStore("s3://bucket", s3_options("artifacts_s3"))._backend.store
     assert f"%2F{region}%2Fs3%2F" in obstore.sign(client, "GET", "key", timedelta(minutes=1))
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server with a certificate that it signed itself, and no objects; its address and certificate."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, own.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    certificate = made.add_extension(address, critical=False).sign(own, hashes.SHA256())
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}", folder / "certificate.pem"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("verify", "answers"), [(None, False), (False, True), ("its certificate", True)])
+def test_certificates_are_verified_as_the_connection_says(on_s3, tls, verify, answers):
+    address, certificate = tls
+    extra = {"endpoint_url": address, "region_name": "us-east-1"}
+    on_s3(extra=extra if verify is None else {**extra, "verify": verify and str(certificate)})
+    objects = ObjectStore("s3://bucket", {**s3_options("artifacts_s3"), "max_retries": 0})
+    if answers:
+        assert not objects.exists("key")
+    else:
+        with pytest.raises(StoreError, match="certificate"):
+            objects.exists("key")
+
+
+def test_certificates_that_are_not_there_are_named(on_s3):
+    on_s3(extra={"verify": "/no/such/ca.pem"})
+    with pytest.raises(SettingsError, match=r"verify of the connection 'artifacts_s3'.*'/no/such/ca.pem'"):
+        s3_options("artifacts_s3")
 
 
 def test_temporary_keys_are_asked_for_again(on_s3):
