@@ -51,6 +51,7 @@ def collect_garbage(args: Namespace) -> int:
     stay = _count(found.totals(goes=False))
     problems = list(found.problems)
     if args.delete:
+        needed.look_again()  # a run may have been cleared, or an alias moved, while all was read
         with working(f"Removing {_count(found.totals())}{words}"):
             outcome = execute(found)
             gone = forget(store.objects, records)

@@ -50,6 +50,11 @@ class Needed:
         alias = self._makers.get(key)
         return f"it tells who made the model {alias}" if alias else None
 
+    def look_again(self) -> None:
+        """Ask anew from now on."""
+        for name in ("open_runs", "_open_prefixes", "_makers", "_used"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def open_runs(self) -> set[tuple[str, str]]:
         try:

@@ -258,6 +258,16 @@ def test_what_open_runs_may_yet_load_stays(
     assert texts(store) == [b"333", b"1"]
 
 
+def test_a_run_that_is_cleared_while_all_is_read_keeps_what_it_made(
+    airflow: Run, store: ArtifactStore, versions: list[ArtifactRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([set(), {("training", "run-1")}])
+    monkeypatch.setattr(protection, "_open_runs", lambda: next(answers))
+    answer = airflow("ml", "gc", "--keep-last", "1", *NOW, "--delete")
+    assert (answer.code, "removed 1 versions" in answer.err) == (0, True)
+    assert texts(store) == [b"333", b"1"]
+
+
 def trained(store: ArtifactStore, root: Path, read: ArtifactRef) -> None:
     model = ModelRef("models:/m-1", mlflow_run_id="cafe").to_json()
     old_record(
