@@ -336,7 +336,12 @@ class _Folder:
 
     def _refuse(self, doing: str, exc: OSError) -> NoReturn:
         why = exc.strerror or str(exc)
-        if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if exc.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS) and exc.filename2 is not None:
+            todo = (
+                "its file system must let a file have two names (hard links), as those of Linux and NFS do; "
+                "set [ml_provider] artifact_root to a folder on such a one, or to s3://"
+            )
+        elif exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             todo = (
                 f"let user id {os.geteuid()} write there, "
                 "or set [ml_provider] artifact_root to a folder it owns"
@@ -375,7 +380,8 @@ class _Folder:
                 try:
                     os.link(temporary, final)
                 except FileExistsError:
-                    return False
+                    # On NFS it may be this one: the server did it, and its answer was lost, see link(2).
+                    return os.stat(temporary).st_nlink > 1
                 return True
             finally:
                 with contextlib.suppress(FileNotFoundError):

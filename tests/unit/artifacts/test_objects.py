@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -26,6 +27,38 @@ def test_create_only_leaves_what_is_there(objects: ObjectStore) -> None:
     assert not objects.exists("a/b")
     with pytest.raises(ArtifactNotFoundError, match="a/b"):
         objects.get("a/b")
+
+
+def test_an_object_whose_creation_was_answered_late_counts_as_created(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS repeats a link whose answer was lost, and says then that the name is taken."""
+    link = os.link
+
+    def twice(source: str, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert objects.put("a/b", b"1")
+
+    def taken(source: str, target: Path) -> None:
+        target.write_bytes(b"another's")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", taken)
+    assert not objects.put("a/c", b"2")
+
+
+def test_a_file_system_without_hard_links_is_not_taken_for_missing_rights(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", source, None, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match=r"Operation not permitted; its file system must .*hard links"):
+        objects.put("a/b", b"1")
 
 
 def test_lists_are_in_order_of_bytes(objects: ObjectStore) -> None:
