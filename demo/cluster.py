@@ -382,11 +382,13 @@ def tail(path: Path, lines: int = LOG_TAIL) -> str:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
+    """Return what a cluster noted, empty until its supervisor runs; None if no cluster wrote the file."""
     try:
-        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text())
     except (OSError, ValueError):
         return None
-    return state if "pid" in state else None
+    ours = isinstance(state, dict) and (not state or {"pid", "token", "create_time"} <= state.keys())
+    return state if ours else None
 
 
 def living(noted: Mapping[str, Any]) -> psutil.Process | None:
@@ -409,7 +411,7 @@ def owner_of(folder: Path) -> psutil.Process | None:
 def running_in(folder: Path) -> list[psutil.Process]:
     """Return the living processes of the cluster in ``folder``, its supervisor first."""
     folder = folder.resolve()
-    if (state := read_state(folder)) is None:
+    if not (state := read_state(folder)):
         return []
     leader = living(state)
     tree = supervisor.Tree(state["pid"], state["token"], str(folder))
@@ -440,7 +442,7 @@ def wipe(folder: Path) -> None:
     """Remove what an earlier cluster left. Raises AlreadyRunningError for a folder that is not ours."""
     if not folder.exists():
         return
-    if any(folder.iterdir()) and not (folder / STATE_FILE).exists():
+    if any(folder.iterdir()) and read_state(folder) is None:
         raise AlreadyRunningError(
             f"{folder} is not empty, and no earlier cluster made it; give an empty folder, or remove it"
         )

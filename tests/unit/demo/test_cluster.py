@@ -89,6 +89,14 @@ def test_a_folder_of_somebody_else_is_not_wiped(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize("content", ['{"apiVersion": "v1", "pid": 1}', "[]", "not JSON"])
+def test_a_file_that_only_has_the_name_of_ours_lets_nothing_be_wiped(tmp_path: Path, content: str) -> None:
+    (tmp_path / STATE_FILE).write_text(content)
+    with pytest.raises(AlreadyRunningError, match="no earlier cluster made it"):
+        wipe(tmp_path)
+    assert (tmp_path / STATE_FILE).read_text() == content
+
+
 def test_what_an_earlier_cluster_left_is_wiped(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     (folder / "airflow").mkdir(parents=True)
