@@ -84,8 +84,8 @@ def _stored(
         return value
 
     outputs = task is not None and _pushes_outputs_of(task)
-    if outputs and key == RETURN_KEY:
-        value = _as_pushed(value, task)
+    if outputs and key == RETURN_KEY and (own is None or own.format is None):
+        value = _as_pushed(value, task)  # a format of the user's choice takes the whole value
     artifact = own or Artifact(derived_name(dag_id or "airflow", task_id or "xcom", key))
     if outputs and task is not None and task.artifact is not None and key != RETURN_KEY:
         # A part of the return value: called as it is inside of it.

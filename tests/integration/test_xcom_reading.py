@@ -17,6 +17,7 @@ from airflow_ml_provider import Artifact, ArtifactRef
 from airflow_ml_provider.artifacts.store import ArtifactStore
 from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
 from airflow_ml_provider.lineage.records import read_record
+from airflow_ml_provider.settings import load_settings
 
 FRAMES = [pd.DataFrame({"n": range(i + 1)}) for i in range(5)]
 
@@ -291,6 +292,36 @@ def test_parts_of_a_named_artifact_carry_its_name(run_dag, calls):
     assert sorted(store().names()) == ["features.test", "features.train"]
     assert calls["dump"] == 2
     assert store().get("features.train").preview is None
+
+
+WHOLE = {"long": list(range(9_000)), "short": 1}
+
+
+def as_json() -> Annotated[dict[str, Any], Artifact("whole", format="json")]:
+    return WHOLE
+
+
+def as_pickle() -> Annotated[dict[str, Any], Artifact("whole", format="pickle")]:
+    return WHOLE
+
+
+@pytest.mark.parametrize("function", [as_json, as_pickle])
+def test_a_dict_of_a_chosen_format_is_written_whole(run_dag, seen, monkeypatch, function):
+    """Airflow takes a function that returns a dict for one of multiple outputs."""
+    monkeypatch.setenv("AIRFLOW__ML_PROVIDER__ALLOW_PICKLE", "True")
+    load_settings.cache_clear()
+    with DAG("whole_dict", schedule=None) as dag:
+
+        @task
+        def consume(value: Any, part: Any) -> None:
+            seen.append((value, part))
+
+        made = task(function)()
+        consume(made, made["long"])
+
+    assert succeeded(run_dag(dag))
+    assert seen == [(WHOLE, WHOLE["long"])]
+    assert store().load(store().get("whole")) == WHOLE
 
 
 def test_a_value_pushed_twice_and_changed_between_is_two_values(run_dag, seen):
