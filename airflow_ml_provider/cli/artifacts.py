@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_ml_provider.artifacts import keys
+from airflow_ml_provider.artifacts.limits import any_length_of_int
 from airflow_ml_provider.cli.console import (
     FAILED,
     WrongArgumentsError,
@@ -221,12 +223,30 @@ def _verify(store: ArtifactStore, name: str, version_id: str) -> tuple[str, int 
     except ArtifactError as exc:
         return one_line(exc), None
     try:
-        with _content(store, ref, None):
-            return "ok", ref.size_bytes
+        _read_back(store, ref)
+        return "ok", ref.size_bytes
     except StoreError:
         raise
     except ArtifactError as exc:
         return one_line(exc), ref.size_bytes
+
+
+def _read_back(store: ArtifactStore, ref: ArtifactRef) -> None:
+    """Compare the hash of a version, and of the parts without which it does not load."""
+    from airflow_ml_provider.caching.entries import refs_of
+
+    pending, seen = [ref], {ref.digest}
+    while pending:
+        part = pending.pop()
+        with _content(store, part, None) as copy:
+            if part.format != "tree-v1":
+                continue
+            with any_length_of_int():
+                tree = json.loads(copy.read_bytes())
+        for found in refs_of(tree, store):
+            if found.digest not in seen:
+                seen.add(found.digest)
+                pending.append(found)
 
 
 @contextmanager

@@ -355,6 +355,22 @@ def test_verify_tells_damaged_lost_and_forged_versions_apart_and_goes_on(
     assert "4 versions verified, 3 bad" in answer.err
 
 
+@pytest.mark.parametrize("fault", ["gone", "damaged"])
+def test_verify_of_a_dict_looks_at_its_parts(
+    airflow: Run, store: ArtifactStore, root: Path, fault: str
+) -> None:
+    store.save({"outer": {"frame": FRAME}, "again": FRAME}, "report")
+    assert airflow("ml", "artifacts", "verify", "report").code == 0
+    part = store.get("report.outer.frame")
+    if fault == "damaged":
+        damage(store, root, part)
+    else:
+        (root / keys.blob_key(part.digest)).unlink()
+    answer = airflow("ml", "artifacts", "verify", "report", "-o", "json")
+    (row,) = json.loads(answer.out)
+    assert (answer.code, part.uri in row["verdict"] or "report.again" in row["verdict"]) == (1, True)
+
+
 def test_verify_of_one_version_needs_its_name(airflow: Run) -> None:
     answer = airflow("ml", "artifacts", "verify", "--version", "7")
     assert answer.code == 2
