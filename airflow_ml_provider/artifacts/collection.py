@@ -498,7 +498,8 @@ def _survey(objects: ObjectStore, signer: Signer, memory: _Memory) -> _Survey:
             return
         memory.refs[key] = replace(ref, schema=None, preview=None)
 
-    at_once(read, [key for key in listed if key not in memory.refs])
+    for some in _batches([key for key in listed if key not in memory.refs]):
+        at_once(read, some)  # each takes nearly 2 KB until all are read
     refs = {key: memory.refs[key] for key in listed if key in memory.refs}
     return _Survey(listed, refs, unreadable, frozenset(digests))
 

@@ -647,6 +647,23 @@ def test_what_goes_costs_no_list_of_all_manifests_for_each_batch(
     assert lists.count("versions") == 5  # to plan, to execute, before and after the moves, for the trash
 
 
+def test_a_large_store_is_read_some_hundred_objects_at_a_time(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "BATCH", 3)
+    saved(store, "flights", 11)
+    sizes: list[int] = []
+    original = collection.at_once
+
+    def at_once(function: Callable[[Any], Any], items: Any) -> list[Any]:
+        sizes.append(len(items))
+        return original(function, items)
+
+    monkeypatch.setattr(collection, "at_once", at_once)
+    collect(store)
+    assert max(sizes) == 3
+
+
 def test_an_empty_store_has_nothing_to_collect(store: ArtifactStore) -> None:
     assert planned(store).decisions == ()
     assert collect(store) == Outcome(collection.Totals(), 0, ())
