@@ -118,6 +118,11 @@ def check_root(root: str) -> str:
             f"[ml_provider] artifact_root is {root!r}, with a comment in it; in airflow.cfg a comment needs "
             "a line of its own"
         )
+    if strange := re.search(r"[?#]", root):
+        raise SettingsError(
+            f"[ml_provider] artifact_root is {root!r}; what follows {strange[0]!r} is no part of a folder "
+            f"or bucket; write %{ord(strange[0]):02X} for a {strange[0]!r} in a name"
+        )
     return root.rstrip("/")
 
 

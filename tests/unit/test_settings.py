@@ -44,6 +44,14 @@ def test_a_root_that_is_no_absolute_address_is_refused_by_name(root):
         check_root(root)
 
 
+@pytest.mark.parametrize(
+    ("root", "escaped"), [("s3://bucket/team#1", "%23"), ("file:///data/what?/artifacts", "%3F")]
+)
+def test_a_root_of_which_a_part_would_be_dropped_is_refused(root, escaped):
+    with pytest.raises(SettingsError, match=f"no part of a folder or bucket; write {escaped}"):
+        check_root(root)
+
+
 def test_a_comment_behind_a_root_is_no_part_of_it():
     with pytest.raises(SettingsError, match="a comment needs a line of its own"):
         check_root("s3://bucket/airflow   # or file:///data")
