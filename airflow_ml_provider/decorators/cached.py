@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
-from airflow_ml_provider.artifacts.refs import Producer
+from airflow_ml_provider.artifacts.envelope import is_node
+from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.decorators import stacking
 from airflow_ml_provider.exceptions import UncacheableError
 from airflow_ml_provider.links.cache import ReusedFromLink, task_instance_url
@@ -405,7 +406,12 @@ def _reuse(
     for ref in refs_of(entry.tree, store):
         state.note_reused(ref)
         exchange.note_outlet(state, ref)
-    return kept(entry.tree, kind=entry.type, length=entry.length)
+    outputs = None
+    if entry.type == "dict" and getattr(operator, "multiple_outputs", False) and is_node(entry.tree):
+        # Airflow pushes each part, and what is in the table names the whole alone.
+        outputs = store.decode(entry.tree, as_refs=True)
+        outputs = store.load(outputs) if isinstance(outputs, ArtifactRef) else outputs
+    return kept(entry.tree, kind=entry.type, length=entry.length, outputs=outputs)
 
 
 def _tell(context: Context, about: dict[str, Any]) -> None:

@@ -56,17 +56,22 @@ class KeptDict(Kept, dict[Any, Any]):
     __repr__ = Kept.__repr__
 
 
-def kept(tree: Any, *, kind: str | None = None, length: int | None = None) -> Any:
+def kept(
+    tree: Any, *, kind: str | None = None, length: int | None = None, outputs: Mapping[Any, Any] | None = None
+) -> Any:
     """
     Return what a task returns in place of a stored result.
 
     :param kind: ``list`` or ``dict``, if the result is one.
     :param length: Its length.
+    :param outputs: Of a dict: what is pushed one by one, where the JSON does not say.
     """
     if tree is None or type(tree) is bool:
         return tree
     if kind == "dict":
-        parts = {name: kept(part) for name, part in tree.items()} if _is_plain(tree, length) else {}
+        parts = outputs or {}
+        if _is_plain(tree, length):
+            parts = {name: kept(part) for name, part in tree.items()}
         return KeptDict(tree, parts, length)
     if kind == "list" and length is not None:
         return KeptList(tree, length)

@@ -7,6 +7,7 @@ import base64
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -310,6 +311,44 @@ def test_multiple_outputs_are_pushed_as_they_were(run, said, xcom_table, calls):
     assert RAN == [1, 1]
     for key in ("train", "test", "rows", "return_value"):
         assert xcom_table(second, "split", key) == xcom_table(first, "split", key), key
+
+
+LONG = list(range(2_500))
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"a": LONG, "b": LONG},
+        {"a": LONG, "b": LONG, "frame": FRAME, "more": "x" * 20_000},
+        OrderedDict(a=LONG, b=1),
+        {f"part_{n}": FRAME for n in range(40)},
+    ],
+    ids=["too long", "too long with artifacts", "of another type", "many"],
+)
+def test_multiple_outputs_of_a_result_that_does_not_fit_the_table_are_pushed_too(run, said, outputs):
+    names = list(outputs)
+
+    with DAG("long_outputs_cache", schedule=None) as dag:
+
+        @ml.cached
+        @task(multiple_outputs=True)
+        def made():
+            return outputs
+
+        @task
+        def take(whole, first, last):
+            RAN.append([len(whole), first, last])
+
+        result = made()
+        take(result, result[names[0]], result[names[-1]])
+
+    run(dag)
+    assert said(run(dag), "made")["hit"] is True
+    for found in RAN:
+        for is_, wanted in zip(found, [len(names), outputs[names[0]], outputs[names[-1]]], strict=True):
+            assert is_.equals(wanted) if isinstance(wanted, pd.DataFrame) else is_ == wanted
+    assert len(RAN) == 2
 
 
 @pytest.mark.parametrize(
