@@ -208,7 +208,9 @@ def _split(
     place = parts.netloc.rpartition("@")[2]
     if port and own_port is None:
         place = f"{place}:{port}"
-    address = urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
+    # In a connection that is given as a URI, what follows the host arrives as its schema.
+    below = "" if schema in {"http", "https"} else schema or ""
+    address = urlunsplit((parts.scheme, place, (parts.path.strip("/") or below).rstrip("/"), "", ""))
     return address, _unquoted(parts.username), _unquoted(parts.password)
 
 

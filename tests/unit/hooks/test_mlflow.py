@@ -65,6 +65,22 @@ def test_a_connection_is_an_address_and_credentials(connection, fields, uri, cre
     assert hook.credentials == credentials
 
 
+@pytest.mark.parametrize(
+    ("given", "uri"),
+    [
+        ("mlflow://https://mlflow.example.com/base", "https://mlflow.example.com/base"),
+        ("mlflow://https://mlflow.example.com:8443/a/b/", "https://mlflow.example.com:8443/a/b"),
+        ("mlflow://mlflow:5000/base", "http://mlflow:5000/base"),
+        ("mlflow://mlflow:5000/https", "https://mlflow:5000"),
+        ("mlflow://https%3A%2F%2Fmlflow%2Fbase", "https://mlflow/base"),
+        ("mlflow://mlflow:5000", "http://mlflow:5000"),
+    ],
+)
+def test_a_connection_that_is_a_uri_keeps_its_path(monkeypatch, given, uri):
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_TEST", given)
+    assert MlflowHook("mlflow_test").tracking_uri == uri
+
+
 def test_pages_are_at_the_address_that_browsers_use(connection):
     hook = connection(host="http://mlflow:5000", extra={"ui_url": "https://ml.example.com/"})
     assert hook.run_url("7", "abc") == "https://ml.example.com/#/experiments/7/runs/abc"
