@@ -118,6 +118,28 @@ def close_attempt_before(state: TaskState) -> None:
         )
 
 
+def pause_attempt(state: TaskState) -> None:
+    """
+    Record what an attempt that waits now has done so far: it goes on in another process.
+
+    Airflow may let it go on at once, so a store that hangs must not keep this process alive for long.
+    """
+
+    def record() -> None:
+        try:
+            record_attempt(state, state.context["ti"], RUNNING)
+        except Exception:
+            log.exception("recording what %s did before it waits failed", state.task_id)
+
+    if not _in_time(record):
+        log.warning(
+            "the artifact store did not take in %.0f seconds what %s did before it waits; its record lacks "
+            "that",
+            _MOST_SECONDS_TO_CLOSE,
+            state.task_id,
+        )
+
+
 def recall_attempt(state: TaskState) -> None:
     """Take over what this very attempt did before it was deferred, from its record, so that none is lost."""
     found: list[Mapping[str, Any]] = []

@@ -71,15 +71,11 @@ def before_stopping(component: Any) -> None:
     """Record what an attempt that waits now has done so far: it goes on in another process."""
     if not _in_task_process(component):
         return
-    from airflow_ml_provider.lineage.records import RUNNING
-    from airflow_ml_provider.listeners.recording import record_attempt
+    from airflow_ml_provider.listeners.recording import pause_attempt
     from airflow_ml_provider.xcom import state
 
     for attempt in state.waiting():
-        try:
-            record_attempt(attempt, attempt.context["ti"], RUNNING)
-        except Exception:
-            log.exception("recording what %s did before it waits failed", attempt.task_id)
+        pause_attempt(attempt)
 
 
 def _clear_checkpoints(task_instance: Any) -> None:

@@ -245,6 +245,28 @@ def test_a_store_that_hangs_does_not_keep_a_retry_from_its_work(store, monkeypat
     assert saved(store, first)["outcome"] == "killed"
 
 
+def test_a_store_that_hangs_does_not_keep_a_process_whose_task_waits(store, monkeypatch, caplog):
+    """Airflow may start the process that goes on at once, and fails the task if this one is still there."""
+    waits = state(metrics={"auc": 1.0}, context={"ti": instance()})
+    back = threading.Event()
+    put_json = type(store.objects).put_json
+
+    def hang(*args, **kwargs):
+        back.wait(30)
+        return put_json(*args, **kwargs)
+
+    monkeypatch.setattr(type(store.objects), "put_json", hang)
+    monkeypatch.setattr(recording, "_MOST_SECONDS_TO_CLOSE", 0.1)
+    with caplog.at_level(logging.WARNING):
+        recording.pause_attempt(waits)
+    assert "its record lacks that" in caplog.text
+    assert not list(store.objects.list("records"))
+    back.set()
+    while any(thread.name == "ml-provider-close" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert saved(store, waits)["outcome"] == "running"
+
+
 def test_a_store_that_refuses_does_not_fail_a_retry(store, monkeypatch, caplog):
     monkeypatch.setattr(type(store.objects), "get", lambda *args, **kwargs: 1 / 0)
     recording.close_attempt_before(state(try_number=2))
