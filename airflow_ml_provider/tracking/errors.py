@@ -40,15 +40,19 @@ _NOT_MLFLOW = re.compile(
 _BODY_CHARACTERS = 200
 
 
-def without_password(address: str) -> str:
-    """An address that may stand in messages and logs."""
+def without_password(address: str, instead: str = "***@") -> str:
+    """
+    An address that may stand in messages and logs.
+
+    :param instead: What stands in place of user and password; empty for an address that is still one.
+    """
     try:
         parts = urlsplit(address)
     except ValueError:
         return address
     if "@" not in parts.netloc:
         return address
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+    return urlunsplit(parts._replace(netloc=instead + parts.netloc.rpartition("@")[2]))
 
 
 def is_missing(error: BaseException) -> bool:

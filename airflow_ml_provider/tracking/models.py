@@ -70,8 +70,16 @@ class ModelRef:
         return match[2] if match else None
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON. Metrics that JSON has no number for (NaN, infinities) become text."""
+        """
+        Give plain JSON, for everybody to read: without the password of a database that is the address.
+
+        Metrics that JSON has no number for (NaN, infinities) become text.
+        """
+        from airflow_ml_provider.tracking.errors import without_password
+
         document = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.tracking_uri is not None:
+            document["tracking_uri"] = without_password(self.tracking_uri, "")
         document["metrics"] = {
             key: value if math.isfinite(value) else str(value) for key, value in self.metrics.items()
         }

@@ -59,6 +59,25 @@ def test_a_reference_crosses_json_exactly():
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (
+            "postgresql://mlflow:hunter2@db:5432/mlflow?sslmode=require",
+            "postgresql://db:5432/mlflow?sslmode=require",
+        ),
+        ("https://someone:hunter2@mlflow.example/base", "https://mlflow.example/base"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("databricks", "databricks"),
+        (None, None),
+    ],
+)
+def test_no_password_of_an_address_leaves_the_process(address, told):
+    ref = ModelRef("models:/m-1", tracking_uri=address)
+    assert ref.to_json()["tracking_uri"] == told
+    assert ref.tracking_uri == address, "which loads it here"
+
+
 def test_a_reference_of_a_later_release_can_be_read():
     assert ModelRef.from_json({"model_uri": "models:/m-1", "mood": "good", "version": 3}).version == "3"
 
