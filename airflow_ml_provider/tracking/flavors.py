@@ -107,15 +107,13 @@ def log_model(
     with _quiet():
         info = _WRITERS[flavor](value, given, about, requirements)
     _delete_left_over(run, keep=info.model_id)
-    trained = run.client.get_run(run.run_id)
     return ModelRef(
         model_uri=info.model_uri,
         model_id=info.model_id,
         mlflow_run_id=run.run_id,
         experiment_id=run.experiment_id,
         flavor=flavor,
-        # What the task took of the machine says nothing of the model.
-        metrics={key: value for key, value in trained.data.metrics.items() if not key.startswith("system/")},
+        metrics=run.metrics(),
         name=name,
         tracking_uri=run.client.tracking_uri,
         mlflow_conn_id=mlflow_conn_id,
@@ -258,6 +256,13 @@ def _signature(value: Any, sample: Any | None) -> Any | None:
     except Exception:  # noqa: BLE001 - a model without a signature still serves
         _log.warning("no signature could be told from the sample", exc_info=True)
         return None
+    if _needs_categories(value, rows, outputs):
+        _log.info(
+            "the model has no signature: MLflow would give it the values of its categorical columns without "
+            "their dtype, which %s needs",
+            type(value).__name__,
+        )
+        return None
     return _with_categories(inferred, rows)
 
 
@@ -279,16 +284,40 @@ def _trained_columns(value: Any, sample: Any) -> Any | None:
     return None if missing else rows[names]
 
 
+def _categories(rows: Any) -> list[Any]:
+    dtypes: Any = getattr(rows, "dtypes", None)
+    if not hasattr(dtypes, "items"):
+        return []
+    return [name for name, dtype in dtypes.items() if str(dtype) == "category"]
+
+
+def _needs_categories(value: Any, rows: Any, outputs: Any) -> bool:
+    """
+    Whether a model does not predict the same where categorical columns are plain values.
+
+    LightGBM and XGBoost refuse them, and a signature makes MLflow pass them so.
+    """
+    categories = _categories(rows)
+    if not categories or outputs is None:
+        return bool(categories) and flavor_of(value) in {"lightgbm", "xgboost"}
+    import numpy as np
+
+    plain = rows.assign(**{name: list(rows[name]) for name in categories})
+    try:
+        with _quiet():
+            return not np.array_equal(np.asarray(value.predict(plain)), np.asarray(outputs))
+    except Exception:  # noqa: BLE001 - libraries refuse a dtype each in their own way
+        return True
+
+
 def _with_categories(signature: Any, rows: Any) -> Any:
-    """Let categorical columns pass as they are: MLflow's "string" refuses the dtype that training had."""
-    if signature.inputs is None or not hasattr(rows, "dtypes"):
+    """Let the values of categorical columns pass: MLflow's "string" refuses the dtype that training had."""
+    categories = set(map(str, _categories(rows)))
+    if signature.inputs is None or not categories:
         return signature
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, Schema
 
-    categories = {str(name) for name, dtype in rows.dtypes.items() if str(dtype) == "category"}
-    if not categories:
-        return signature
     specs = [
         ColSpec(AnyType(), spec.name, required=spec.required) if spec.name in categories else spec
         for spec in signature.inputs.inputs

@@ -11,6 +11,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
 
 from airflow_ml_provider.exceptions import EmptyEvaluationError, ModelInputError
 from airflow_ml_provider.tracking.evaluation import evaluate_model
@@ -237,6 +238,29 @@ def test_a_booster_is_measured_by_slice(opened):
     with opened() as run:
         found = evaluate_model(ref, data, "late", "regressor", run=run, slices=["group"])
     assert {part["rows"] for part in found["slices"]["group"].values()} == {150}
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor", "pipeline"])
+def test_a_lightgbm_model_of_categorical_columns_is_judged_as_it_predicts(opened, kind):
+    lightgbm = pytest.importorskip("lightgbm")
+    carriers = pd.Categorical(np.random.default_rng(2).choice(list("ABC"), 300))
+    data = frame().assign(carrier=carriers, delay=lambda rows: rows.a + (carriers == "B"))
+    names, options = ["a", "carrier"], {"n_estimators": 5, "verbose": -1}
+    made = lightgbm.LGBMRegressor if kind == "regressor" else lightgbm.LGBMClassifier
+    target = "delay" if kind == "regressor" else "late"
+    estimator = made(**options)
+    with opened("fit") as run:
+        model = (make_pipeline(estimator) if kind == "pipeline" else estimator).fit(data[names], data[target])
+        ref = log_model(model, X_sample=data)
+    with opened() as run:
+        found = evaluate_model(
+            ref, data, target, "regressor" if kind == "regressor" else "classifier", run=run, plots=False
+        )
+    predicted = model.predict(data[names])
+    if kind == "regressor":
+        assert found["metrics"]["mean_absolute_error"] == pytest.approx(np.abs(predicted - data.delay).mean())
+    else:
+        assert found["metrics"]["accuracy_score"] == pytest.approx((predicted == data.late).mean())
 
 
 def test_columns_with_blanks_in_their_names_are_those_that_lightgbm_was_trained_on(opened):
