@@ -184,7 +184,9 @@ class TrackLayer(stacking.Layer):
             self._show(operator, context, run, hook)  # other params than before begin a new run
             with self._surrounded(operator, run, hook):
                 result = execute(context)
-            return self._log_model(result, operator, context, run, hook)
+            logged = self._log_model(result, operator, context, run, hook)
+            self._note_metrics(context, run)
+            return logged
 
     def resume(self, operator: Any, context: Context, proceed: Callable[[Context], Any]) -> Any:
         """Go on in the run that the task had before it was deferred."""
@@ -192,7 +194,9 @@ class TrackLayer(stacking.Layer):
             self._open(operator, context, resumed=True) as (run, hook),
             self._surrounded(operator, run, hook),
         ):
-            return proceed(context)
+            result = proceed(context)
+            self._note_metrics(context, run)
+            return result
 
     def kill(self, operator: Any) -> None:
         """Say in MLflow that the task was killed."""
@@ -316,6 +320,16 @@ class TrackLayer(stacking.Layer):
         states.begin(context).metrics.update(ref.metrics)
         log.info("Logged the model %s in MLflow run %s", ref.model_uri, ref.mlflow_run_id)
         return to_xcom(ref)
+
+    def _note_metrics(self, context: Context, run: TaskRun) -> None:
+        """Keep in the task's record what its code measured; where it returned a model, that is known."""
+        state = states.begin(context)
+        if state.metrics:
+            return
+        try:
+            state.metrics.update(run.metrics())
+        except Exception:  # it only informs
+            log.exception("The record of the task is without the metrics of MLflow run %s", run.run_id)
 
     def _show(self, operator: Any, context: Context, run: TaskRun, hook: MlflowHook) -> None:
         states.begin(context).note_mlflow_run(run.run_id, run.experiment_id)

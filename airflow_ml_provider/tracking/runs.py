@@ -137,6 +137,11 @@ class TaskRun:
         if batch:
             self.client.log_batch(self.run_id, metrics=batch)
 
+    def metrics(self) -> dict[str, float]:
+        """Ask MLflow for the latest value of each metric, but for what the task took of the machine."""
+        found = self.client.get_run(self.run_id).data.metrics
+        return {key: value for key, value in found.items() if not key.startswith("system/")}
+
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags, which unlike params may change."""
         from mlflow.entities import RunTag

@@ -23,6 +23,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ml_provider import Artifact, ml
+from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
+from airflow_ml_provider.lineage.records import read_record
 from airflow_ml_provider.operators import SweepRunsOperator
 from airflow_ml_provider.tracking.client import connect
 from airflow_ml_provider.tracking.identity import TaskIdentity
@@ -357,6 +359,39 @@ def test_a_cache_hit_has_a_run_that_says_so_outside_and_none_inside(run_dag, cli
     assert model["mlflow_run_id"] == about["inside", first.run_id].info.run_id
 
 
+def test_the_record_has_what_a_task_measured_that_returns_no_model(run_dag, name):
+    with DAG(name, schedule=None) as dag:
+
+        @ml.tracked
+        @task
+        def count(n: int):
+            import mlflow
+
+            mlflow.log_metrics({"loss": 0.5, "gap": float("nan")}, step=1)
+            mlflow.log_metric("loss", 0.25, step=2)
+            return {"n": n}
+
+        @ml.tracked
+        @task.external_python(python=sys.executable)
+        def elsewhere():
+            import mlflow
+
+            mlflow.log_metric("rows", 3)
+
+        count(2) >> elsewhere()
+
+    found = run_dag(dag)
+    assert str(found.state) == "success"
+    objects = ArtifactStoreHook().store.objects
+    counted, far = (
+        read_record(objects, name, found.run_id, task_id, -1, 1)["metrics"]
+        for task_id in ("count", "elsewhere")
+    )
+    assert counted.pop("gap") == "nan"
+    assert counted == {"loss": 0.25}
+    assert far == {"rows": 3.0}
+
+
 def test_requests_are_few_and_the_code_and_packages_are_kept(run_dag, client, runs, name, monkeypatch):
     import requests
 
@@ -395,9 +430,9 @@ def test_requests_are_few_and_the_code_and_packages_are_kept(run_dag, client, ru
         len(made[start:end]) for start, end in zip(starts, [*starts[1:], None], strict=True)
     )
     # What the guide promises; the function's own request comes on top.
-    assert alone == 9 + len(["the marker"])
-    assert max(second, third) <= 24 + 1
-    assert first <= 34 + 1
+    assert alone == 10 + len(["the marker"])
+    assert max(second, third) <= 25 + 1
+    assert first <= 35 + 1
 
 
 def test_a_sweep_asks_airflow_in_a_dag_and_on_the_command_line(
