@@ -200,12 +200,23 @@ def trained_columns(model: Any, columns: Iterable[Any]) -> list[Any] | None:
     :param columns: Those of the data, whose spelling counts. One that is not among them is as the model says.
     """
     names = getattr(model, "feature_names_in_", None)
+    if names is None and _is_lightgbm_booster(model):
+        # It takes the columns by their place, whatever their names, and calls those of an array Column_0 ...
+        names = model.feature_name()
+        if names == [f"Column_{place}" for place in range(len(names))]:
+            return None
     if names is None:
         return None
     known = list(columns)
     spelled = {str(name).replace(" ", "_"): name for name in known}  # LightGBM keeps no blanks
     exact = set(known)
     return [name if name in exact else spelled.get(name, name) for name in names]
+
+
+def _is_lightgbm_booster(model: Any) -> bool:
+    return any(
+        f"{base.__module__}.{base.__qualname__}" == "lightgbm.basic.Booster" for base in type(model).__mro__
+    )
 
 
 def prepare_reading(flavor: str | None) -> None:

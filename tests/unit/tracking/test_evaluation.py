@@ -263,6 +263,19 @@ def test_a_lightgbm_model_of_categorical_columns_is_judged_as_it_predicts(opened
         assert found["metrics"]["accuracy_score"] == pytest.approx((predicted == data.late).mean())
 
 
+def test_a_booster_of_lightgbm_gets_the_columns_that_it_was_trained_on_in_its_order(opened):
+    lightgbm = pytest.importorskip("lightgbm")
+    data = frame()
+    booster = lightgbm.train({"verbose": -1}, lightgbm.Dataset(data[FEATURES], data.a), 5)
+    with opened("fit") as run:
+        ref = log_model(booster)
+    with opened() as run:
+        given = data[["b", "id", "a"]].assign(delay=data.a)
+        found = evaluate_model(ref, given, "delay", "regressor", run=run, plots=False)
+    error = np.abs(booster.predict(data[FEATURES]) - data.a).mean()
+    assert found["metrics"]["mean_absolute_error"] == pytest.approx(error)
+
+
 def test_columns_with_blanks_in_their_names_are_those_that_lightgbm_was_trained_on(opened):
     lightgbm = pytest.importorskip("lightgbm")
     names = ["wind speed", "b"]
