@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -193,6 +194,25 @@ def test_importing_every_module_imports_nothing_heavy() -> None:
     env = {**os.environ, "AIRFLOW__CORE__XCOM_BACKEND": "airflow.sdk.bases.xcom.BaseXCom"}
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)
     assert [line for line in found.stdout.splitlines() if line.startswith("FOUND")] == []
+
+
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [
+        ("hooks", {"ArtifactStoreHook", "MlflowHook"}),
+        ("operators", {"EvaluateModelOperator", "PromoteModelOperator", "TrainModelOperator"}),
+        ("sensors", {"ModelVersionSensor"}),
+        ("triggers", {"ModelAliasTrigger"}),
+        ("xcom", {"ArtifactXComBackend"}),
+    ],
+)
+def test_public_names_are_imported_from_their_room(room: str, names: set[str]) -> None:
+    module = importlib.import_module(f"airflow_ml_provider.{room}")
+
+    assert names <= set(dir(module))
+    assert {getattr(module, name).__name__ for name in dir(module)} == set(dir(module))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = module.nothing
 
 
 def test_the_ground_floor_imports_without_airflow() -> None:
