@@ -26,6 +26,8 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +60,8 @@ FINGERPRINT_TAG = "airflow.fingerprint"
 SUPERSEDED_TAG = "airflow.superseded_by"
 # MLflow keeps 6,000 characters of a param.
 _PARAM_CHARACTERS = 6000
+_PARAM_NAME_CHARACTERS = 250
+_NOT_IN_NAMES = re.compile(r"[^\w.\- :/]")
 # Airflow's exceptions that end an attempt without failing it, by name: this floor knows no Airflow.
 _WAITS = frozenset({"TaskDeferred", "TaskAwaitingInput", "AirflowRescheduleException"})
 _SKIPS = frozenset({"AirflowSkipException"})
@@ -112,12 +116,21 @@ class TaskRun:
         """
         Record what the task was called with.
 
+        What MLflow allows in no name of a param, such as the brackets in a dict's key, becomes ``_``.
+
         Params that the run has already, with the same value, cost nothing. A value that an earlier try
         recorded differently begins a new run (see the module's docstring); ``run_id`` then changes.
         """
         from mlflow.entities import Param
 
-        given = {str(key): str(value)[:_PARAM_CHARACTERS] for key, value in params.items()}
+        given: dict[str, str] = {}
+        for key, value in params.items():
+            name = plain = _param_name(str(key))
+            number = 1
+            while name in given:
+                number += 1
+                name = f"{plain[: _PARAM_NAME_CHARACTERS - 8]}_{number}"
+            given[name] = str(value)[:_PARAM_CHARACTERS]
         changed = sorted(
             key for key, value in given.items() if key in self._params and self._params[key] != value
         )
@@ -204,6 +217,11 @@ class TaskRun:
             mlflow.start_run(run_id=self.run_id, nested=True, log_system_metrics=self.log_system_metrics)
         if self.inputs:
             self.client.log_inputs(self.run_id, datasets=self.inputs)
+
+
+def _param_name(key: str) -> str:
+    name = _NOT_IN_NAMES.sub("_", key)[:_PARAM_NAME_CHARACTERS]
+    return name if posixpath.normpath(name) == name else name.replace("/", "_")
 
 
 @contextmanager

@@ -169,6 +169,28 @@ def test_a_run_that_was_open_before_stays_open(client, store_uri, opened, name):
         mlflow.set_tracking_uri(None)
 
 
+def test_params_are_recorded_whatever_the_keys_of_a_dict_are(client, opened):
+    given = {
+        "weights.on time (UTC)": 1,
+        "weights.a<b": 2,
+        "weights.a>b": 3,
+        "weights.a//b": 4,
+        **{"w." + "x" * 300 + end: 5 for end in "abc"},
+    }
+    for _ in range(2):  # a retry finds what it recorded
+        with opened() as run:
+            run.log_params(given)
+        found = client.get_run(run.run_id).data
+        assert found.params == {
+            "weights.on time _UTC_": "1",
+            "weights.a_b": "2",
+            "weights.a_b_2": "3",
+            "weights.a__b": "4",
+            **{"w." + "x" * 240 + end: "5" for end in ("x" * 8, "_2", "_3")},
+        }
+        assert "airflow.supersedes" not in found.tags
+
+
 def test_other_params_than_before_begin_a_new_run(client, opened, runs):
     with opened() as first:
         first.log_params({"max_depth": 6})
