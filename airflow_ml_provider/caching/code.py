@@ -197,7 +197,9 @@ class _Walk:
         for base in cls.__mro__[1:]:
             if is_project(base.__module__, self._packages):
                 self.add(base)
-        for item in vars(cls).values():
+        for key, item in vars(cls).items():
+            if isinstance(item, _CONTAINERS) and not _is_dunder(key):
+                self._follow_registry(f"{name}.{key}", item)
             if isinstance(item, type) and item.__qualname__ == f"{cls.__qualname__}.{item.__name__}":
                 self.add(item)
                 continue
@@ -279,7 +281,10 @@ class _Walk:
                 if not assigned:
                     return
         reason = ""
-        if not (made or _is_memo(value, assigned, scope) or _is_own_place(value, assigned, scope)):
+        memo = _is_memo(value, assigned, scope)
+        if memo:
+            self._follow_registry(label, value)
+        if not (made or memo or _is_own_place(value, assigned, scope)):
             try:
                 self._part("constant", label, digest(describe(value, self.add)))
                 return
@@ -299,6 +304,18 @@ class _Walk:
         names = _names_in(assigned, deep=False) - {home_key}
         used = {name: scope[name] for name in names if name in scope and not _is_dunder(name)}
         self._follow(label, used, set(), ast.Module(assigned, []), scope)  # type: ignore[arg-type]
+
+    def _follow_registry(self, label: str, container: Any) -> None:
+        """Follow the functions and classes that a container was filled with, as by a decorator."""
+
+        def follow() -> None:
+            found = [self.add(each) for each in _code_in(container)]
+            if found:
+                names = sorted(found) if isinstance(container, set) else found
+                self._part("constant", f"{label} registry", digest(names))
+
+        # Last, as what is followed before may import what registers itself.
+        self._pending.insert(0, follow)
 
     # -- modules
 
@@ -573,6 +590,23 @@ def _is_memo(value: Any, assigned: list[ast.AST], scope: dict[str, Any] | None) 
         and bool(assigned)
         and all(_is_empty(node, scope or {}) for node in assigned)
     )
+
+
+def _code_in(container: Any) -> Iterator[Any]:
+    """Yield the functions and classes of modules in a container and in those inside of it."""
+    seen: set[int] = set()
+    pending: list[Any] = [container]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, _EMPTY):
+            if id(item) not in seen:
+                seen.add(id(item))
+                pending.extend(reversed(list(item.values() if isinstance(item, dict) else item)))
+            continue
+        bare = _bare(item)
+        # What was made inside of a function may be a result.
+        if isinstance(bare, (types.FunctionType, type)) and "<locals>" not in bare.__qualname__:
+            yield bare
 
 
 def _is_empty(statement: Any, scope: dict[str, Any]) -> bool:

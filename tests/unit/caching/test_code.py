@@ -451,6 +451,26 @@ def test_a_memo_of_another_module_does_not_count(lines):
     assert lines(task, aside="MEMO = {}").parts == lines(task, aside="MEMO = {}" + filled).parts
 
 
+@pytest.mark.parametrize(
+    ("registry", "fill", "use"),
+    [
+        pytest.param("STEPS = {}", "STEPS.update(one=one)", "STEPS['one'](1)", id="dict"),
+        pytest.param("STEPS = []", "STEPS.append((one, 3))", "[step() for step, _ in STEPS]", id="pairs"),
+        pytest.param("class A:\n    steps = {}", "A.steps[1] = one", "A.steps[1]()", id="of a class"),
+    ],
+)
+def test_functions_count_that_register_themselves_in_what_starts_empty(lines, registry, fill, use):
+    text = f"{registry}\ndef one():\n    return %d\n{fill}\ndef task():\n    return {use}"
+    assert lines(text % 1).parts != lines(text % 2).parts
+    assert lines(text % 1).parts == lines(text % 1).parts
+
+
+def test_the_order_counts_in_which_functions_register_themselves(lines):
+    text = "STEPS = []\ndef one(): ...\ndef two(): ...\nfor step in ({}):\n    STEPS.append(step)\n"
+    text += "def task():\n    return STEPS"
+    assert lines(text.format("one, two")).parts != lines(text.format("two, one")).parts
+
+
 def test_defaults_made_by_factories_are_no_unknowns(lines):
     text = "from dataclasses import dataclass, field\n@dataclass\nclass A:\n    x: list = "
     assert lines(text + "field(default_factory=list)\ndef task():\n    return A()").unknown == []
