@@ -263,7 +263,8 @@ def sample_for(model: Any, arguments: Any) -> Any:
             continue
         shape = tuple(getattr(value, "shape", ()))
         if not named and len(shape) == 2 and shape[-1] == count:
-            return value[:_SAMPLE_ROWS]
+            # Some sparse matrices, such as what scipy.sparse.hstack returns, cannot be sliced as they are.
+            return (value.tocsr() if hasattr(value, "tocsr") else value)[:_SAMPLE_ROWS]
     if named or count is not None:
         log.warning(
             "No argument of the function holds the columns that the model was fitted on, so it has no "

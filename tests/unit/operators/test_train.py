@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy import sparse
 from sklearn.linear_model import LinearRegression
 
 from airflow_ml_provider.operators.train import (
@@ -90,6 +91,14 @@ def test_a_model_that_was_fitted_on_an_array_takes_an_array_as_sample():
     model = LinearRegression().fit(rows, [1, 2, 3])
     assert sample_for(model, [pd.DataFrame(rows), np.arange(3), rows]) is not None
     assert sample_for(object(), [rows]) is None
+
+
+@pytest.mark.parametrize("kind", ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"])
+def test_a_sparse_matrix_of_any_kind_is_a_sample(kind):
+    rows = sparse.csr_matrix(np.arange(400.0).reshape(200, 2)).asformat(kind)
+    model = LinearRegression().fit(rows, np.arange(200))
+    sample = sample_for(model, [rows])
+    assert (sample.toarray() == rows.toarray()[:100]).all()
 
 
 def test_the_fingerprint_follows_the_source():
