@@ -155,3 +155,14 @@ export function byFame(names: string[]): string[] {
 }
 
 export const firstMetric = (names: string[]): string | undefined => byFame(names)[0];
+
+export interface Option {
+  value: string;
+  label: string;
+}
+
+/** What a list to choose from shows: a dash first where nothing is chosen, since browsers show the first as the chosen one. */
+export function choices(value: string, options: (string | Option)[]): Option[] {
+  const all = options.map((each) => (typeof each === "string" ? { value: each, label: each } : each));
+  return all.some((each) => each.value === value) ? all : [{ value, label: value || "–" }, ...all];
+}

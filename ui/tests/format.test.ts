@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
 import { url } from "../src/api";
-import { byPurpose, bytes, compact, day, delta, newestFirst, number, safeHref, short, time, usableZone, zoneOffset } from "../src/format";
+import { byPurpose, bytes, choices, compact, day, delta, newestFirst, number, safeHref, short, time, usableZone, zoneOffset } from "../src/format";
 
 test("sizes carry three digits and a decimal unit", () => {
   expect([0, 999, 1000, 1834112, 999_999, 5e15, null].map(bytes)).toEqual(["0 B", "999 B", "1 kB", "1.83 MB", "1 MB", "5 PB", "–"]);
@@ -49,4 +49,10 @@ test("decisions of several pages stand in one order", () => {
     { effective_at: "2013-06-01T00:00:00+00:00", recorded_at: "2013-06-02T00:00:00+00:00" },
   ];
   expect(newestFirst([june!, may!, { effective_at: null }, again!])).toEqual([again, june, may, { effective_at: null }]);
+});
+
+test("a list shows as chosen only what is", () => {
+  expect(choices("b", ["a", "b"])).toEqual([{ value: "a", label: "a" }, { value: "b", label: "b" }]);
+  expect(choices("", ["a"])).toEqual([{ value: "", label: "–" }, { value: "a", label: "a" }]);
+  expect(choices("gone", [{ value: "a", label: "A" }])).toEqual([{ value: "gone", label: "gone" }, { value: "a", label: "A" }]);
 });

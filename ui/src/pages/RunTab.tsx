@@ -192,7 +192,7 @@ const WHAT: Record<string, string> = {
 };
 
 function ComparisonFacts({ data }: { data: ComparisonAnswer }) {
-  if (!data.with) return <Empty>This is the first run that left records; there is none to compare it with.</Empty>;
+  if (!data.with) return <Empty>This is the first run that left records; there is none before it.</Empty>;
   const more = data.tasks.reduce((sum, task) => sum + (task.more ?? 0), 0);
   const rows = data.tasks.flatMap((task) =>
     task.change === "same"

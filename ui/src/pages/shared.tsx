@@ -4,7 +4,7 @@ import { useEffect, useId, useState } from "react";
 import type { Champions, Evaluation, EvaluationsPage, Metric, Metrics } from "../api";
 import { usePages } from "../api";
 import { LineChart, type LineMark, type Series } from "../charts/LineChart";
-import { finite, firstMetric, number, short } from "../format";
+import { choices, finite, firstMetric, number, type Option, short } from "../format";
 import { modelPath, Out, TaskLink, To } from "../links";
 import { type Column, DataTable, Delta, Empty, Facts, Failure, Hidden, Loading, More, Num, Time } from "../parts";
 
@@ -16,7 +16,7 @@ export function Choice({
 }: {
   label: string;
   value: string;
-  options: (string | { value: string; label: string })[];
+  options: (string | Option)[];
   choose: (value: string) => void;
 }) {
   const id = useId();
@@ -27,14 +27,11 @@ export function Choice({
       </Text>
       <NativeSelect.Root size="xs" width="auto">
         <NativeSelect.Field id={id} onChange={(event) => choose(event.target.value)} value={value}>
-          {options.map((option) => {
-            const each = typeof option === "string" ? { value: option, label: option } : option;
-            return (
-              <option key={each.value} value={each.value}>
-                {each.label}
-              </option>
-            );
-          })}
+          {choices(value, options).map((each) => (
+            <option key={each.value} value={each.value}>
+              {each.label}
+            </option>
+          ))}
         </NativeSelect.Field>
         <NativeSelect.Indicator />
       </NativeSelect.Root>
