@@ -19,6 +19,7 @@ from airflow_ml_provider.artifacts.refs import ArtifactRef, Producer
 from airflow_ml_provider.decorators import stacking
 from airflow_ml_provider.exceptions import UncacheableError
 from airflow_ml_provider.links.cache import ReusedFromLink, task_instance_url
+from airflow_ml_provider.operators.arguments import bound_to
 from airflow_ml_provider.xcom import exchange
 from airflow_ml_provider.xcom import state as states
 from airflow_ml_provider.xcom.kept import kept
@@ -312,7 +313,7 @@ def _arguments(function: Any, operator: Any, context: Context) -> Iterator[tuple
     """Yield what a function is called with by its own choice: arguments, and what it takes of the context."""
     signature = inspect.signature(function)
     # Airflow fills what the context holds, so some may be missing still.
-    bound = signature.bind_partial(*operator.op_args, **operator.op_kwargs)
+    bound = bound_to(signature, operator.op_args, operator.op_kwargs)
     values: Mapping[str, Any] = context
     for name, parameter in signature.parameters.items():
         if name in bound.arguments:

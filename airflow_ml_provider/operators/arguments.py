@@ -81,7 +81,7 @@ def scalars_of(
 ) -> dict[str, Any]:
     """Return what :class:`Call` has as scalars, before Airflow's context is filled in and nothing loaded."""
     signature = inspect.signature(function)
-    bound = signature.bind_partial(*args, **kwargs)
+    bound = bound_to(signature, args, kwargs)
     bound.apply_defaults()
     named: dict[str, Any] = {}
     for name, value in bound.arguments.items():
@@ -96,6 +96,19 @@ def scalars_of(
             if name not in KNOWN_CONTEXT_KEYS and name != "templates_dict" and not any(refs_in(value))
         }
     )
+
+
+def bound_to(
+    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """
+    Bind what an operator has for its function, which may be a part of what the function needs.
+
+    Keywords that the function does not take are left out, as Airflow leaves them out of the call.
+    """
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    taken = {name: value for name, value in kwargs.items() if takes_all or name in signature.parameters}
+    return signature.bind_partial(*args, **taken)
 
 
 class LoadsArguments:

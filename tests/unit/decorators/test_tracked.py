@@ -9,7 +9,7 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, task
 
 from airflow_ml_provider import ml
-from airflow_ml_provider.decorators import stacking
+from airflow_ml_provider.decorators import cached, stacking
 from airflow_ml_provider.decorators.tracked import TrackLayer, inputs_of
 from airflow_ml_provider.links.mlflow import MlflowRunLink
 from airflow_ml_provider.operators import TrainModelOperator
@@ -115,6 +115,17 @@ def test_params_are_the_functions_scalars_and_secrets_do_not_show():
     assert redacted(scalars) == {"depth": 5, "password": "***", "data.rows": 3}
     assert refs == []
     assert inputs_of(bare) == ({}, [])
+
+
+def test_keywords_that_the_function_does_not_take_are_left_out_as_airflow_does():
+    with DAG("d", schedule=None):
+        some = PythonOperator(task_id="p", python_callable=work, op_args=[5], op_kwargs={"unused": 1})
+        every = PythonOperator(task_id="q", python_callable=lambda **given: 1, op_kwargs={"used": 1})
+    assert inputs_of(some)[0] == {"depth": 5, "password": "x", "data": None}
+    assert inputs_of(every)[0] == {"used": 1}
+    context = {"ti": None}
+    assert dict(cached._arguments(work, some, context)) == {"depth": 5, "ti": None}
+    assert dict(cached._arguments(every.python_callable, every, context)) == {"used": 1}
 
 
 def test_layers_hear_of_a_kill_and_the_operator_does_too():
