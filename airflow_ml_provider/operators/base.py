@@ -277,7 +277,7 @@ def data_time(value: Any, *, option: str) -> datetime | None:
 
 def load_frame(data: Any, *, option: str) -> pd.DataFrame:
     """
-    Return the DataFrame that an input stands for.
+    Return the DataFrame that an input stands for, of a table of Arrow or polars as pandas makes one of it.
 
     :raises TypeError: naming what it is instead.
     """
@@ -286,9 +286,10 @@ def load_frame(data: Any, *, option: str) -> pd.DataFrame:
     value = data.load() if isinstance(data, ArtifactRef) else data
     if isinstance(value, pd.DataFrame):
         return value
-    if type(value).__module__.partition(".")[0] == "pyarrow" and hasattr(value, "to_pandas"):
-        frame: pd.DataFrame = value.to_pandas()
-        return frame
+    if type(value).__module__.partition(".")[0] in {"pyarrow", "polars"} and hasattr(value, "to_pandas"):
+        frame = value.to_pandas()
+        if isinstance(frame, pd.DataFrame):  # of one column it is a Series
+            return frame
     raise TypeError(
         f"{option} must be a DataFrame or an artifact that holds one, got {_described(data, value)}"
     )

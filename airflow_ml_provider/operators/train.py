@@ -253,7 +253,7 @@ def sample_for(model: Any, arguments: Any) -> Any:
     named = getattr(model, "feature_names_in_", None) is not None
     count = getattr(model, "n_features_in_", None)
     for value in arguments:
-        if type(value).__module__.partition(".")[0] == "pyarrow" and hasattr(value, "to_pandas"):
+        if type(value).__module__.partition(".")[0] in {"pyarrow", "polars"} and hasattr(value, "to_pandas"):
             value = value.slice(0, _SAMPLE_ROWS).to_pandas()  # noqa: PLW2901 - its columns are values
         columns = getattr(value, "columns", None)
         if columns is not None:

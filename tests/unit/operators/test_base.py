@@ -42,6 +42,19 @@ def test_arrow_tables_are_frames_too():
     pd.testing.assert_frame_equal(load_frame(pa.table({"a": [1, 2]}), option="data"), frame)
 
 
+def test_frames_of_polars_are_frames_too_and_one_column_is_none():
+    polars = pytest.importorskip("polars")
+
+    table = polars.DataFrame({"a": [1, 2], "b": ["x", None]})
+    frame = load_frame(table, option="data")
+    assert frame["a"].tolist() == [1, 2]
+    assert frame["b"].isna().tolist() == [False, True]
+    with pytest.raises(TypeError, match=r"data must be a DataFrame .* got polars"):
+        load_frame(table["a"], option="data")
+    with pytest.raises(TypeError, match=r"data must be a DataFrame .* got pyarrow"):
+        load_frame(table.to_arrow()["a"], option="data")
+
+
 def test_data_that_is_no_frame_is_refused_by_type():
     with pytest.raises(TypeError, match=r"data must be a DataFrame .* got builtins.list"):
         load_frame([1, 2], option="data")

@@ -86,6 +86,16 @@ def test_an_arrow_table_is_a_sample_too():
     assert list(sample_for(model, [table["a"], table.drop_columns("b"), table]).columns) == ["b", "a"]
 
 
+def test_a_frame_of_polars_is_a_sample_that_a_signature_can_be_told_from():
+    polars = pytest.importorskip("polars")
+    from mlflow.models import infer_signature
+
+    table = polars.DataFrame({"a": [1.0, 2.0], "b": [0.0, 1.0], "y": [1.0, 2.0]})
+    model = LinearRegression().fit(table.select("b", "a"), [1, 2])
+    sample = sample_for(model, [table["a"], table.drop("b"), table])
+    assert infer_signature(sample).inputs.input_names() == ["b", "a"]
+
+
 def test_a_model_that_was_fitted_on_an_array_takes_an_array_as_sample():
     rows = np.arange(6.0).reshape(3, 2)
     model = LinearRegression().fit(rows, [1, 2, 3])
