@@ -114,7 +114,8 @@ class DetectDriftOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         named = None if self.columns is None else [str(name) for name in self.columns]
         reference, current = self._reference(), self._named(self.current)
-        loaded = _types(reference), _types(current)
+        types = _types if _library(reference) == _library(current) else _kinds
+        loaded = types(reference), types(current)
         schema = compare_schemas(loaded[0], loaded[1], named)
         compared = [name for name in named or loaded[0] if name in loaded[1]]
         report = compare_tables(
@@ -191,6 +192,20 @@ def _types(table: Any) -> dict[str, str]:
         return named
     frame = load_frame(table, option="reference and current")
     return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
+
+
+def _library(table: Any) -> str:
+    """Whose names of types :func:`_types` gives."""
+    return table.type.partition(".")[0] if _columns_in_manifest(table) is not None else "pandas"
+
+
+def _kinds(table: Any) -> dict[str, str]:
+    """Column names, and what can be told of their types beside a table of another library."""
+    rows = table.load(rows=0) if _columns_in_manifest(table) is not None else table
+    frame = load_frame(rows, option="reference and current")
+    return {
+        str(name): "numbers" if dtype.kind in "iuf" else "no numbers" for name, dtype in frame.dtypes.items()
+    }
 
 
 def _part(table: Any, columns: list[str], option: str) -> pd.DataFrame:

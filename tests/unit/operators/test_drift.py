@@ -101,6 +101,23 @@ def test_artifacts_are_compared_by_their_manifests_and_only_common_columns_are_r
     assert asked == [["x", "label"], ["x", "label"]]
 
 
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_tables_of_two_libraries_drift_by_their_values_and_not_by_names_of_types(store, library):
+    other = pytest.importorskip(library)
+    to_other = other.from_pandas if library == "polars" else other.Table.from_pandas
+    reference = store.save(table(n=1, day=datetime(2026, 1, 1)), name="features")
+
+    def judged(current):
+        task = operator(reference=reference, current=current)
+        return task.execute(context_of(task))["reasons"]
+
+    same = to_other(table(seed=2, n=1, day=datetime(2026, 1, 1)))
+    assert judged(store.save(same, name="other")) == ["no drift"]
+    assert judged(same) == judged(table(seed=2, n=1, day=datetime(2026, 1, 1)))
+    texts = to_other(table(seed=2, n="1", day=datetime(2026, 1, 1)))
+    assert judged(store.save(texts, name="other")) == ["column 'n' was numbers, is no numbers"]
+
+
 def test_a_named_reference_is_the_version_that_is_asked_for(store):
     may, june, july = (datetime(2013, month, 1, tzinfo=UTC) for month in (5, 6, 7))
     first = store.save(table(5.0), name="features", effective_at=may)
