@@ -261,7 +261,7 @@ def _judge(
 
     same = ref.model_id or ref.model_uri
     if same not in loaded:
-        loaded[same] = load_pyfunc(ref)
+        loaded[same] = _in_one_dimension(load_pyfunc(ref))
     model = loaded[same]
     rows = frame[[*_inputs(model, frame, target, ref), target]]
     options: dict[str, Any] = {"log_model_explainability": False, **config}
@@ -307,6 +307,25 @@ def _inputs(model: Any, frame: Any, target: str, ref: ModelRef) -> list[str]:
             f"it has: {', '.join(map(str, frame.columns))}"
         )
     return wanted
+
+
+def _in_one_dimension(model: Any) -> Any:
+    """Let a model predict a value for each row, also if it was fitted on a table of one target."""
+    from mlflow.models.evaluation.default_evaluator import _extract_raw_model
+
+    _, raw = _extract_raw_model(model)
+    asked = model if raw is None else raw  # as the evaluator asks it
+    plain = asked.predict
+
+    def predict(*args: Any, **kwargs: Any) -> Any:
+        found = plain(*args, **kwargs)
+        shape = tuple(getattr(found, "shape", ()))
+        if len(shape) != 2 or shape[-1] != 1:
+            return found
+        return (found.to_numpy() if hasattr(found, "to_numpy") else found).reshape(-1)
+
+    asked.predict = predict
+    return model
 
 
 def _raw(model: Any) -> Any:

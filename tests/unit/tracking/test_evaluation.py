@@ -276,6 +276,20 @@ def test_a_booster_of_lightgbm_gets_the_columns_that_it_was_trained_on_in_its_or
     assert found["metrics"]["mean_absolute_error"] == pytest.approx(error)
 
 
+def test_a_model_that_was_fitted_on_a_table_of_targets_is_judged(opened):
+    data = frame().assign(delay=lambda rows: rows.a * 2 + rows.b)
+    with opened("fit"):
+        model = LinearRegression().fit(data[["a"]], data[["delay"]])
+        ref = log_model(model, X_sample=data)
+    with opened() as run:
+        found = evaluate_model(ref, data, "delay", "regressor", run=run, baseline_uri=ref, slices=["late"])
+    error = np.abs(model.predict(data[["a"]]).reshape(-1) - data.delay)
+    assert found["metrics"]["mean_absolute_error"] == pytest.approx(error.mean())
+    assert found["metrics"] == found["baseline_metrics"]
+    late = found["slices"]["late"]["1"]["metrics"]
+    assert late["mean_absolute_error"] == pytest.approx(error[data.late == 1].mean())
+
+
 def test_columns_with_blanks_in_their_names_are_those_that_lightgbm_was_trained_on(opened):
     lightgbm = pytest.importorskip("lightgbm")
     names = ["wind speed", "b"]
