@@ -129,7 +129,7 @@ class Reader:
     """
     An attempt that used a version.
 
-    :param outcome: ``running`` where the attempt had not ended when this was written; its record knows.
+    :param outcome: As its record tells; ``running`` where the attempt has not ended.
     :param use: ``read``, ``handed`` (a reference that it did not load) or ``reused`` (by a cache hit).
     """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -39,7 +40,7 @@ from airflow_ml_provider.lineage.answers import (
     VersionDetail,
     made_of,
 )
-from airflow_ml_provider.lineage.records import TaskRecord
+from airflow_ml_provider.lineage.records import RUNNING, TaskRecord
 from airflow_ml_provider.tracking.ledger import AliasMove, Ledger
 
 if TYPE_CHECKING:
@@ -190,7 +191,16 @@ class Queries:
     def readers(self, version_id: str, *, limit: int = 50, cursor: str | None = None) -> Page[Reader]:
         """The attempts that read a version, by DAG and run."""
 
-        return self._page(keys.consumers_prefix(version_id), self._listed(Reader), limit=limit, cursor=cursor)
+        def read(entry: ObjectInfo) -> Reader | None:
+            found = self._known(entry.key, Reader)
+            if found is None or found.outcome != RUNNING:
+                return found
+            # Edges are written before the code runs and not again; the record knows how that ended.
+            attempt = (found.dag_id, found.run_id, found.task_id, found.map_index, found.try_number)
+            ended = self._known(keys.record_key(*attempt), TaskRecord)
+            return found if ended is None else replace(found, outcome=ended.outcome)
+
+        return self._page(keys.consumers_prefix(version_id), read, limit=limit, cursor=cursor)
 
     # -- runs and records
 

@@ -16,6 +16,7 @@ from airflow_ml_provider.exceptions import ArtifactCorruptError, ArtifactNotFoun
 from airflow_ml_provider.lineage.answers import Measured, flat, latest_attempts
 from airflow_ml_provider.lineage.index import index_attempt
 from airflow_ml_provider.lineage.queries import Queries
+from airflow_ml_provider.lineage.records import TaskRecord, VersionUse, write_record
 from airflow_ml_provider.tracking.ledger import AliasMove
 
 START = datetime(2013, 2, 1, tzinfo=UTC)
@@ -182,6 +183,24 @@ def test_versions_of_tables_share_pieces(store, queries):
 
 
 # -- who may see what
+
+
+def test_a_reader_that_was_noted_while_it_ran_is_as_it_ended(store, queries):
+    ref = store.save(b"1", "rows", producer=by("training"))
+    noted = set()
+    for outcome in ("running", "failed"):
+        attempt = TaskRecord(
+            "training", "r", "fit", -1, 1, outcome, started_at=START, reads=(VersionUse.of(ref),)
+        )
+        write_record(store.objects, attempt, already=noted)
+        assert [each.outcome for each in queries.readers(ref.version_id).items] == [outcome]
+    late = TaskRecord(
+        "training", "r", "late", -1, 1, "success", started_at=START, reads=(VersionUse.of(ref),)
+    )
+    write_record(store.objects, late)
+    store.objects.delete([attempt.key])
+    found = queries.readers(ref.version_id).items
+    assert [(each.task_id, each.outcome) for each in found] == [("fit", "running"), ("late", "success")]
 
 
 def test_what_other_dags_made_is_as_if_it_were_not_there(store):
