@@ -203,6 +203,7 @@ def _weighted(
     ref: ModelRef, model: Any, frame: Any, target: str, model_type: str, config: Mapping[str, Any]
 ) -> dict[str, Weighted]:
     import numpy as np
+    from mlflow.models.evaluation.default_evaluator import _extract_predict_fn
 
     rows, truth = frame[_inputs(model, frame, target, ref)], frame[target].to_numpy()
     raw = _raw(model)
@@ -217,8 +218,9 @@ def _weighted(
             (predicted == positive).astype("int64"),
             raw.predict_proba(rows)[:, column],
         )
-    # As the evaluator asks it: a booster of XGBoost takes no DataFrame itself.
-    predicted = np.asarray((raw if classes else model).predict(rows)).reshape(-1)
+    # As the evaluator asks it: without a signature, and a booster of XGBoost takes no DataFrame itself.
+    predict = raw.predict if classes else _extract_predict_fn(model)
+    predicted = np.asarray(predict(rows)).reshape(-1)
     return weighted_metrics(model_type, truth, predicted)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -274,6 +274,19 @@ def test_a_booster_of_lightgbm_gets_the_columns_that_it_was_trained_on_in_its_or
         found = evaluate_model(ref, given, "delay", "regressor", run=run, plots=False)
     error = np.abs(booster.predict(data[FEATURES]) - data.a).mean()
     assert found["metrics"]["mean_absolute_error"] == pytest.approx(error)
+
+
+def test_slices_are_measured_of_all_rows_that_the_model_takes_as_the_whole_is(opened):
+    data = frame().assign(delay=lambda rows: rows.a, stops=lambda rows: rows.id % 3)
+    with opened("fit"):
+        model = HistGradientBoostingRegressor(max_iter=5).fit(data[["a", "stops"]], data.delay)
+        ref = log_model(model, X_sample=data)  # whose signature says that stops is an integer
+    gaps = data.assign(stops=data.stops.where(data.id > 5))
+    with opened() as run:
+        found = evaluate_model(ref, gaps, "delay", "regressor", run=run, plots=False, slices=["late"])
+    parts = found["slices"]["late"].values()
+    total = sum(part["rows"] * part["metrics"]["mean_absolute_error"] for part in parts)
+    assert total / 300 == pytest.approx(found["metrics"]["mean_absolute_error"])
 
 
 def test_a_model_that_was_fitted_on_a_table_of_targets_is_judged(opened):
