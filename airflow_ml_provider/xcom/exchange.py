@@ -74,13 +74,13 @@ def _stored(
 ) -> Any:
     kind = type(value)
     own = task.artifact if task is not None and key == RETURN_KEY else None
-    if (
+    small = (
         kind in (dict, list, str, int, float)
-        and (own is None or own.format is None)
         # SQLite's JSON column keeps a bare 2.0 as the integer 2.
         and not (kind is float and value.is_integer())
         and limits.fits_inline(value, load_settings().inline_max_bytes)
-    ):
+    )
+    if small and own is None:
         return value
 
     outputs = task is not None and _pushes_outputs_of(task)
@@ -90,6 +90,9 @@ def _stored(
     if outputs and task is not None and task.artifact is not None and key != RETURN_KEY:
         # A part of the return value: called as it is inside of it.
         artifact = replace(task.artifact, name=derived_name(task.artifact.name, key), format=None)
+    if small and own is not None and own.format is None:
+        # A version of the name, else who reads that gets an older one that was longer.
+        artifact = replace(artifact, format="json-v1")
     tree = _store().encode(
         value,
         name=artifact.name,

@@ -88,6 +88,15 @@ def test_plain_json_is_handed_on_untouched_and_no_store_is_opened(value, monkeyp
     assert exchange.load(value) is value
 
 
+@pytest.mark.parametrize("value", [{"limit": 0.5}, [], "text", 3], ids=repr)
+def test_a_value_with_a_name_is_a_version_of_it_however_small(root, value):
+    """Else who reads the name gets an older one that was longer."""
+    running(artifact=Artifact("thresholds"))
+    stored = exchange.store(value, **PLACE)
+    assert (stored["name"], exchange.load(stored)) == ("thresholds", value)
+    assert ArtifactStoreHook().store.get("thresholds").version_id == stored["version_id"]
+
+
 def test_a_format_that_was_asked_for_is_written_for_plain_json_too(root):
     running(artifact=Artifact("numbers", format="json-v1"))
     assert exchange.store([1, 2], **PLACE)["format"] == "json-v1"
