@@ -122,6 +122,8 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
         self._context: Context | None = None
 
     def execute(self, context: Context) -> ModelRef | dict[str, Any]:
+        from airflow_ml_provider.tracking.flavors import models_logged
+
         self._context = context
         effective_at = effective_at_of(context).isoformat()
         # A run of a partition speaks for where it begins, and what it trains knows the partition's data.
@@ -135,10 +137,9 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
             best=Best.of(self.best),
             log_system_metrics=self.log_system_metrics,
         ) as run:
-            known = set(self._logged_models(run)) if run.resumed else set()
-            with measured(run), autologging(self.autolog):
+            with models_logged() as logged, measured(run), autologging(self.autolog):
                 result = super().execute(context)
-            ref = self._log_result(result, run, known, effective_at)
+            ref = self._log_result(result, run, logged, effective_at)
         self._call = None
         ref = replace(with_connection(ref, self.hook), effective_at=ref.effective_at or effective_at)
         if data_until is not None:
@@ -163,7 +164,9 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
                 log_surroundings(run, code_path=code_path(self.python_callable, self._context))
         self._call = call
 
-    def _log_result(self, result: Any, run: TaskRun, known: set[str], effective_at: str) -> ModelRef:
+    def _log_result(
+        self, result: Any, run: TaskRun, logged: Sequence[tuple[str, Any]], effective_at: str
+    ) -> ModelRef:
         from airflow_ml_provider.tracking.flavors import log_model
 
         model, metrics = split_result(result, self.task_id)
@@ -173,10 +176,10 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
             return replace(model, metrics={**model.metrics, **metrics})
         if is_model_info(model):
             return self._ref_of(model.model_uri, metrics)
-        logged = [model_id for model_id in self._logged_models(run) if model_id not in known]
-        if len(logged) == 1:
-            log.info("Using the model %s that was logged while the function ran", logged[0])
-            return self._ref_of(f"models:/{logged[0]}", metrics)
+        for model_uri, each in reversed(logged):
+            if each is model:  # and not, say, the scaler before it
+                log.info("Using the model %s that was logged while the function ran", model_uri)
+                return self._ref_of(model_uri, metrics)
         return log_model(
             model,
             run=run,
@@ -193,14 +196,6 @@ class TrainModelOperator(LoadsArguments, MlflowTask, PythonOperator):
     def _ref_of(self, model_uri: str, metrics: Mapping[str, float]) -> ModelRef:
         ref = self.resolve(model_uri)
         return replace(ref, metrics={**ref.metrics, **metrics})
-
-    def _logged_models(self, run: TaskRun) -> list[str]:
-        found = self.hook.client.search_logged_models(
-            experiment_ids=[run.experiment_id],
-            filter_string=f"source_run_id = '{run.run_id}'",
-            max_results=50,
-        )
-        return [model.model_id for model in found]
 
 
 def is_model_info(value: Any) -> bool:

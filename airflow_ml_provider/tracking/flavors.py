@@ -121,6 +121,30 @@ def log_model(
     )
 
 
+@contextmanager
+def models_logged() -> Iterator[list[tuple[str, Any]]]:
+    """
+    Collect what is logged as a model by MLflow's functions, autologging too, while the block runs.
+
+    The list holds pairs of a model's URI and an object that MLflow was given for it, in the order of logging.
+    """
+    from mlflow.models import Model
+
+    found: list[tuple[str, Any]] = []
+    own = vars(Model)["log"]
+
+    def log_and_note(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        info = own.__func__(cls, *args, **kwargs)
+        found.extend((info.model_uri, given) for given in kwargs.values())
+        return info
+
+    Model.log = classmethod(log_and_note)
+    try:
+        yield found
+    finally:
+        Model.log = own
+
+
 def _log_sklearn(
     value: Any, given: dict[str, Any], tags: dict[str, str], requirements: Sequence[str] | None
 ) -> Any:

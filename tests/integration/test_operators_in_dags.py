@@ -439,6 +439,32 @@ def test_a_model_that_the_function_logged_itself_is_not_logged_again(dag, name, 
     assert refs[0].load().predict(make_flights(2)[["wind", "hour"]]).shape == (2,)
 
 
+def test_another_model_that_the_function_logged_is_not_taken_for_the_one_it_returned(
+    dag, name, run_dag, xcom_table, client
+):
+    with dag:
+
+        @task.train
+        def fit():
+            import mlflow
+            from sklearn.preprocessing import StandardScaler
+
+            flights = make_flights()
+            scaler = StandardScaler().fit(flights[["wind", "hour"]])
+            mlflow.sklearn.log_model(scaler, name="scaler", pip_requirements=["scikit-learn"])
+            return fit_flights(flights)
+
+        fit()
+
+    run = run_dag(dag, logical_date=FEBRUARY)
+    assert set(states(run).values()) == {"success"}
+    ref = model_in(xcom_table, run, "fit")
+    assert ref.name == "fit"
+    assert type(ref.load()).__name__ == type(fit_flights(make_flights())).__name__
+    logged = client.search_logged_models([ref.experiment_id])
+    assert sorted(model.name for model in logged) == ["fit", "scaler"]
+
+
 def test_the_first_champion_needs_no_predecessor_and_the_next_must_be_better(
     champion_dag, name, run_dag, xcom_table, client
 ):
