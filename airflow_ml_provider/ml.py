@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airflow_ml_provider.lazy import exports
 
 if TYPE_CHECKING:
     from airflow_ml_provider.decorators.cached import cached
@@ -14,19 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["cached", "checkpoint", "retry_policy", "tracked"]
 
-_HOMES = {
-    "cached": "airflow_ml_provider.decorators.cached",
-    "checkpoint": "airflow_ml_provider.decorators.checkpoint",
-    "retry_policy": "airflow_ml_provider.decorators.retries",
-    "tracked": "airflow_ml_provider.decorators.tracked",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "cached": "airflow_ml_provider.decorators.cached",
+        "checkpoint": "airflow_ml_provider.decorators.checkpoint",
+        "retry_policy": "airflow_ml_provider.decorators.retries",
+        "tracked": "airflow_ml_provider.decorators.tracked",
+    },
+)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airflow_ml_provider.lazy import exports
 
 if TYPE_CHECKING:
     from airflow_ml_provider.hooks.artifact_store import ArtifactStoreHook
@@ -12,14 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArtifactStoreHook", "MlflowHook"]
 
-_HOMES = {"ArtifactStoreHook": "artifact_store", "MlflowHook": "mlflow"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(
+    __name__,
+    {"ArtifactStoreHook": ".artifact_store", "MlflowHook": ".mlflow"},
+)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airflow_ml_provider.lazy import exports
 
 if TYPE_CHECKING:
     from airflow_ml_provider.operators.drift import DetectDriftOperator
@@ -29,24 +30,17 @@ __all__ = [
     "TrainModelOperator",
 ]
 
-_HOMES = {
-    "BatchPredictOperator": "predict",
-    "CheckModelFreshnessOperator": "freshness",
-    "DetectDriftOperator": "drift",
-    "EvaluateModelOperator": "evaluate",
-    "PromoteModelOperator": "promote",
-    "RegisterModelOperator": "register",
-    "RollbackModelOperator": "rollback",
-    "SweepRunsOperator": "sweep",
-    "TrainModelOperator": "train",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "BatchPredictOperator": ".predict",
+        "CheckModelFreshnessOperator": ".freshness",
+        "DetectDriftOperator": ".drift",
+        "EvaluateModelOperator": ".evaluate",
+        "PromoteModelOperator": ".promote",
+        "RegisterModelOperator": ".register",
+        "RollbackModelOperator": ".rollback",
+        "SweepRunsOperator": ".sweep",
+        "TrainModelOperator": ".train",
+    },
+)

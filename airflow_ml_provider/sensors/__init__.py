@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airflow_ml_provider.lazy import exports
 
 if TYPE_CHECKING:
     from airflow_ml_provider.sensors.model_version import ModelVersionSensor
 
 __all__ = ["ModelVersionSensor"]
 
-_HOMES = {"ModelVersionSensor": "model_version"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(
+    __name__,
+    {"ModelVersionSensor": ".model_version"},
+)
