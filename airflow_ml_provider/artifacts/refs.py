@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
 MAX_NAME_CHARS = 200
-# Versions of such names are the states of running tasks, see :mod:`..tracking.checkpoints`.
-_CHECKPOINTS = ("checkpoints/", "kept-checkpoints/")
+#: How the names of checkpoints begin, which are versions too: the states of running tasks, see
+#: :mod:`..tracking.checkpoints`. Those of the first go with their run, those of the second stay.
+PASSING = "checkpoints/"
+LASTING = "kept-checkpoints/"
+CHECKPOINTS = (PASSING, LASTING)
 
 T = TypeVar("T")
 
@@ -78,9 +81,9 @@ class Artifact:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if self.name.startswith(_CHECKPOINTS):
+        if self.name.startswith(CHECKPOINTS):
             raise ValueError(
-                f"an artifact is not named {self.name!r}: names that begin with {' or '.join(_CHECKPOINTS)} "
+                f"an artifact is not named {self.name!r}: names that begin with {' or '.join(CHECKPOINTS)} "
                 "are those of ml.checkpoint(), which lists and lineage leave out and garbage collection "
                 "removes by age; choose another name"
             )

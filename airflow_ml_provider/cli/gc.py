@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 
 from airflow_ml_provider.artifacts.collection import Decision, Plan, Retention, Totals, execute, plan
+from airflow_ml_provider.artifacts.refs import PASSING
 from airflow_ml_provider.cli.console import FAILED, command, say, show_rows, working
 from airflow_ml_provider.cli.protection import Needed
 from airflow_ml_provider.lineage.expiry import forget, old_records
-from airflow_ml_provider.tracking.checkpoints import PASSING
 
 if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.objects import ObjectStore

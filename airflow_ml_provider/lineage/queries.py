@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from airflow_ml_provider.artifacts import keys
 from airflow_ml_provider.artifacts.objects import at_once
-from airflow_ml_provider.artifacts.refs import check_name
+from airflow_ml_provider.artifacts.refs import CHECKPOINTS, check_name
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactError,
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
 MAX_PAGE = 1000
-# Checkpoints are versions too; whoever looks for artifacts does not look for them.
-CHECKPOINTS = ("checkpoints/", "kept-checkpoints/")
 # How many versions of a name may be others' before it counts as theirs.
 _LOOKED_AT = 10
 # A page ends after so many keys, however few of them are wanted.
@@ -96,6 +94,7 @@ class Queries:
             for name in found
             if name is not None
             and wanted in name.casefold()
+            # Whoever looks for artifacts does not look for the states of tasks.
             and (checkpoints or not name.startswith(CHECKPOINTS))
         )
 

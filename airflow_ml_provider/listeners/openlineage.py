@@ -310,9 +310,9 @@ def _data_sets(state: TaskState | None, task: Any) -> list[DataSet]:
 
 def _told(uses: dict[str, ArtifactRef]) -> list[ArtifactRef]:
     """Leave out checkpoints: each run has names of its own for them, and nobody else reads them."""
-    from airflow_ml_provider.tracking.checkpoints import LASTING, PASSING
+    from airflow_ml_provider.artifacts.refs import CHECKPOINTS
 
-    return [ref for ref in uses.values() if not ref.name.startswith((PASSING, LASTING))]
+    return [ref for ref in uses.values() if not ref.name.startswith(CHECKPOINTS)]
 
 
 def _known(model: dict[str, Any], refs: dict[str, Any]) -> dict[str, Any]:

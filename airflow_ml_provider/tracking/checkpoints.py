@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from airflow_ml_provider.artifacts import bundle, chunks, keys
-from airflow_ml_provider.artifacts.refs import part_name
+from airflow_ml_provider.artifacts.refs import CHECKPOINTS, LASTING, PASSING, part_name
 from airflow_ml_provider.exceptions import (
     ArtifactCorruptError,
     ArtifactNotFoundError,
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from airflow_ml_provider.artifacts.store import ArtifactStore
 
 log = logging.getLogger(__name__)
-
-#: How the names of checkpoints begin. Those of the first go with their run, those of the second stay.
-PASSING = "checkpoints/"
-LASTING = "kept-checkpoints/"
 
 OnSuccess = Literal["clear", "keep"]
 OnClear = Literal["restart", "resume"]
@@ -284,7 +280,7 @@ class Checkpoint:
                 "was edited, or written by another release; delete that key of the task state, then clear "
                 "the task"
             ) from exc
-        ours = {part_name(f"{prefix}{self._path}") for prefix in (PASSING, LASTING)}
+        ours = {part_name(f"{prefix}{self._path}") for prefix in CHECKPOINTS}
         if strange := [item.name for item in found if item.name not in ours]:
             raise CheckpointLostError(
                 f"the pointer to the checkpoints of {self._path} names {strange[0]!r}, which belongs to "

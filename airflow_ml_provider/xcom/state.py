@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_ml_provider.artifacts.refs import Artifact
+from airflow_ml_provider.artifacts.refs import CHECKPOINTS, Artifact
 from airflow_ml_provider.xcom.context import data_interval_of, effective_at_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str, int]
 
 # What a task saves to go on from is gone when it succeeds; it is neither its input nor its output.
-_CHECKPOINTS = ("checkpoints/", "kept-checkpoints/")
 
 
 @dataclass
@@ -166,13 +165,13 @@ def _same_model(known: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def note_read(ref: ArtifactRef, _value: Any = None) -> None:
     """Remember a version that the running task fetched by itself, such as ``store.get(...).load()``."""
-    if not ref.name.startswith(_CHECKPOINTS) and (state := current()) is not None:
+    if not ref.name.startswith(CHECKPOINTS) and (state := current()) is not None:
         state.note_read(ref)
 
 
 def note_written(ref: ArtifactRef) -> None:
     """Remember a version that the running task stored by itself."""
-    if not ref.name.startswith(_CHECKPOINTS) and (state := current()) is not None:
+    if not ref.name.startswith(CHECKPOINTS) and (state := current()) is not None:
         state.note_written(ref)
 
 
