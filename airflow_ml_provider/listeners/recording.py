@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_EARLY_RECORDS = 1.0
-_MOST_SECONDS_TO_CLOSE = 5.0
+_MOST_SECONDS_TO_ASK = 5.0
 _MOST_VALUES = 100
 _TEXT_CHARACTERS = 250
 _ERROR_CHARACTERS = 500
@@ -112,7 +112,7 @@ def close_attempt_before(state: TaskState) -> None:
     if not _in_time(lambda: _close(state)):
         log.warning(
             "the artifact store did not say in %.0f seconds how try %d of %s ended; it goes on meanwhile",
-            _MOST_SECONDS_TO_CLOSE,
+            _MOST_SECONDS_TO_ASK,
             state.try_number - 1,
             state.task_id,
         )
@@ -135,7 +135,7 @@ def pause_attempt(state: TaskState) -> None:
         log.warning(
             "the artifact store did not take in %.0f seconds what %s did before it waits; its record lacks "
             "that",
-            _MOST_SECONDS_TO_CLOSE,
+            _MOST_SECONDS_TO_ASK,
             state.task_id,
         )
 
@@ -147,7 +147,7 @@ def recall_attempt(state: TaskState) -> None:
         log.warning(
             "the artifact store did not say in %.0f seconds what %s did before it was deferred; its record "
             "lacks that",
-            _MOST_SECONDS_TO_CLOSE,
+            _MOST_SECONDS_TO_ASK,
             state.task_id,
         )
     elif found:
@@ -172,9 +172,9 @@ def _record_so_far(state: TaskState) -> Iterator[Mapping[str, Any]]:
 
 def _in_time(work: Callable[[], None]) -> bool:
     """Ask the store, for a few seconds at most; tell whether that was enough."""
-    thread = threading.Thread(target=work, name="ml-provider-close", daemon=True)
+    thread = threading.Thread(target=work, name="ml-provider-record", daemon=True)
     thread.start()
-    thread.join(_MOST_SECONDS_TO_CLOSE)
+    thread.join(_MOST_SECONDS_TO_ASK)
     return not thread.is_alive()
 
 

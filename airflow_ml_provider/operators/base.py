@@ -275,6 +275,11 @@ def data_time(value: Any, *, option: str) -> datetime | None:
     return found
 
 
+def is_of_other_library(value: Any) -> bool:
+    """Whether a value is a table of Arrow or polars, or a part of one, of which pandas can make its own."""
+    return type(value).__module__.partition(".")[0] in {"pyarrow", "polars"} and hasattr(value, "to_pandas")
+
+
 def load_frame(data: Any, *, option: str) -> pd.DataFrame:
     """
     Return the DataFrame that an input stands for, of a table of Arrow or polars as pandas makes one of it.
@@ -286,7 +291,7 @@ def load_frame(data: Any, *, option: str) -> pd.DataFrame:
     value = data.load() if isinstance(data, ArtifactRef) else data
     if isinstance(value, pd.DataFrame):
         return value
-    if type(value).__module__.partition(".")[0] in {"pyarrow", "polars"} and hasattr(value, "to_pandas"):
+    if is_of_other_library(value):
         frame = value.to_pandas()
         if isinstance(frame, pd.DataFrame):  # of one column it is a Series
             return frame

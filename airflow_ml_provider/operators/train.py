@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_ml_provider.operators.arguments import Call, LoadsArguments
-from airflow_ml_provider.operators.base import MlflowTask, data_time, note_model, to_xcom, with_connection
+from airflow_ml_provider.operators.base import (
+    MlflowTask,
+    data_time,
+    is_of_other_library,
+    note_model,
+    to_xcom,
+    with_connection,
+)
 from airflow_ml_provider.operators.surroundings import code_path, code_tags, fingerprint_of, redacted
 from airflow_ml_provider.tracking.autolog import Autolog, autologging, check_autolog
 from airflow_ml_provider.tracking.environment import environment_tags, log_surroundings, measured
@@ -248,7 +255,7 @@ def sample_for(model: Any, arguments: Any) -> Any:
     named = getattr(model, "feature_names_in_", None) is not None
     count = getattr(model, "n_features_in_", None)
     for value in arguments:
-        if type(value).__module__.partition(".")[0] in {"pyarrow", "polars"} and hasattr(value, "to_pandas"):
+        if is_of_other_library(value):
             value = value.slice(0, _SAMPLE_ROWS).to_pandas()  # noqa: PLW2901 - its columns are values
         columns = getattr(value, "columns", None)
         if columns is not None:

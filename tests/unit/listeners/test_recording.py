@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -221,49 +222,47 @@ def test_the_next_try_closes_the_one_that_was_killed(store):
     assert saved(store, first)["outcome"] == "killed"
 
 
+@contextmanager
+def hanging(store, method, monkeypatch):
+    """Let a method of the store hang in the block; what it was asked for is done afterwards."""
+    back = threading.Event()
+    own = getattr(type(store.objects), method)
+
+    def hang(*args, **kwargs):
+        back.wait(30)
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(type(store.objects), method, hang)
+    monkeypatch.setattr(recording, "_MOST_SECONDS_TO_ASK", 0.1)
+    try:
+        yield
+    finally:
+        back.set()
+        while any(thread.name == "ml-provider-record" for thread in threading.enumerate()):
+            time.sleep(0.01)
+
+
 def test_a_store_that_hangs_does_not_keep_a_retry_from_its_work(store, monkeypatch, caplog):
     """Retries of tasks that have nothing to do with artifacts too: the try before may have."""
     first = state(metrics={"auc": 1.0})
     recording.record_attempt(first, instance(), "running")
-    back = threading.Event()
-    get = type(store.objects).get
-
-    def hang(*args, **kwargs):
-        back.wait(30)
-        return get(*args, **kwargs)
-
-    monkeypatch.setattr(type(store.objects), "get", hang)
-    monkeypatch.setattr(recording, "_MOST_SECONDS_TO_CLOSE", 0.1)
-    began = time.monotonic()
-    with caplog.at_level(logging.WARNING):
-        recording.close_attempt_before(state(try_number=2))
-    assert time.monotonic() - began < 5
-    assert "goes on meanwhile" in caplog.text
-    back.set()
-    while any(thread.name == "ml-provider-close" for thread in threading.enumerate()):
-        time.sleep(0.01)
+    with hanging(store, "get", monkeypatch):
+        began = time.monotonic()
+        with caplog.at_level(logging.WARNING):
+            recording.close_attempt_before(state(try_number=2))
+        assert time.monotonic() - began < 5
+        assert "goes on meanwhile" in caplog.text
     assert saved(store, first)["outcome"] == "killed"
 
 
 def test_a_store_that_hangs_does_not_keep_a_process_whose_task_waits(store, monkeypatch, caplog):
     """Airflow may start the process that goes on at once, and fails the task if this one is still there."""
     waits = state(metrics={"auc": 1.0}, context={"ti": instance()})
-    back = threading.Event()
-    put_json = type(store.objects).put_json
-
-    def hang(*args, **kwargs):
-        back.wait(30)
-        return put_json(*args, **kwargs)
-
-    monkeypatch.setattr(type(store.objects), "put_json", hang)
-    monkeypatch.setattr(recording, "_MOST_SECONDS_TO_CLOSE", 0.1)
-    with caplog.at_level(logging.WARNING):
-        recording.pause_attempt(waits)
-    assert "its record lacks that" in caplog.text
-    assert not list(store.objects.list("records"))
-    back.set()
-    while any(thread.name == "ml-provider-close" for thread in threading.enumerate()):
-        time.sleep(0.01)
+    with hanging(store, "put_json", monkeypatch):
+        with caplog.at_level(logging.WARNING):
+            recording.pause_attempt(waits)
+        assert "its record lacks that" in caplog.text
+        assert not list(store.objects.list("records"))
     assert saved(store, waits)["outcome"] == "running"
 
 
